@@ -1,0 +1,89 @@
+# Needs Python 3.11-3.14 and make. Every target is safe to repeat; `make` alone lists them.
+PYTHON ?= python3
+EXTRAS ?= atari,book,test,dev
+CONSTRAINTS ?= constraints.txt
+GAME ?= Boxing
+
+# Where torch comes from: PyTorch's CPU index on Linux (the default index would bring 2.6 GB of CUDA).
+# Empty means the index as configured; for a GPU say `make TORCH_INDEX= book`.
+ifeq ($(shell uname -s),Linux)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+else
+TORCH_INDEX ?=
+endif
+
+BIN := .venv/bin
+TORCH := $(or $(shell grep '^torch==' $(CONSTRAINTS)),torch)
+HASH := $(shell { sed '/^\[tool/,$$d' pyproject.toml; cat $(CONSTRAINTS); echo $(EXTRAS) $(TORCH_INDEX); } | cksum | tr -dc '[:alnum:]')
+ENV := .venv/stamp-$(HASH)
+SITE := .venv/stamp-site-$(HASH)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export PIP_NO_INPUT := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env book notebooks lab test test-site pdf train doctor lint lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+env: $(ENV) ## .venv with everything below (again only when a dependency or its version changed)
+
+# The name of the stamp holds a checksum of all that is installed, so git's time stamps do not matter.
+$(ENV):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || \
+	  { echo "$(PYTHON) must be Python 3.11 to 3.14; choose one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo "Python lacks venv; on Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+ifneq ($(TORCH_INDEX),)
+	$(PIP) --no-deps --index-url $(TORCH_INDEX) $(TORCH)
+endif
+	$(PIP) --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(SITE): $(ENV)
+	$(PIP) --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS),site]'
+	@touch $@
+
+book: $(ENV) ## run the notebooks (quick profile) and build the website: _build/html/index.html
+	$(BIN)/python tools/run_book.py
+	$(BIN)/jupyter-book build _build/book --all -W --keep-going -n --quiet
+	@echo "The book is at _build/html/index.html"
+
+notebooks: $(ENV) ## authors: run the notebooks whose text, code or data changed; store the outputs in book/
+	$(BIN)/python tools/run_book.py --store
+
+lab: $(ENV) ## open the book in JupyterLab
+	$(BIN)/jupyter lab book
+
+test: $(ENV) ## every test that needs only Python
+	$(BIN)/python -m dreamer_lite.doctor
+	$(BIN)/python -m pytest tests/test_*.py book \
+	  --nbval --nbval-current-env --nbval-sanitize-with tools/nbval.cfg
+
+test-site: book $(SITE) ## the built website in a real browser (needs Chromium)
+	$(BIN)/python -m pytest tests/site
+
+pdf: book ## the book as PDF: _build/latex/book.pdf (needs TeX)
+	@for tool in latexmk xelatex; do command -v $$tool >/dev/null || { echo "make pdf needs $$tool; on Debian:" \
+	  "apt-get install latexmk texlive-xetex texlive-latex-extra texlive-fonts-recommended tex-gyre"; exit 1; }; done
+	$(BIN)/jupyter-book build _build/book --builder pdflatex
+
+train: $(ENV) ## train on an Atari game: make train GAME=Boxing
+	$(BIN)/dreamer-lite train ALE/$(GAME)-v5
+
+doctor: $(ENV) ## can this machine run the book? (paste the answer into bug reports)
+	$(BIN)/python -m dreamer_lite.doctor
+
+lint: $(ENV) ## format, lint and check what git tracks, as the commit hook does
+	$(BIN)/pre-commit run --all-files
+
+lock: ## authors: write constraints.txt anew with the newest versions (torch stays), Python 3.11 or 3.12
+	$(PYTHON) -m venv --clear _build/lock
+	_build/lock/bin/pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+	  $(TORCH) '.[atari,dmc,book,test,site,dev]'
+	{ grep '^#' constraints.txt; _build/lock/bin/pip freeze --exclude dreamer-lite | sed 's/+cpu$$//'; } > _build/lock.txt
+	mv _build/lock.txt constraints.txt
+
+clean: ## remove the environment and everything built
+	rm -rf .venv _build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,106 @@
+"""Dreamer: one object that acts, and learns from what it lived through (chapter 12).
+
+    act:     row, state -> action, state
+    update:  a replayed batch -> world-model loss -> dreams -> actor and critic loss -> one step
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dreamer_lite.behavior import Behavior
+from dreamer_lite.optim import Optimizer
+from dreamer_lite.presets import Config
+from dreamer_lite.rssm import State
+from dreamer_lite.spaces import ActionSpec, ObsSpec
+from dreamer_lite.world_model import WorldModel
+
+
+class Dreamer(nn.Module):
+    """World model + behavior + optimizers.  Built from a `Config` and the shapes of a task."""
+
+    def __init__(self, cfg: Config, obs: ObsSpec, action: ActionSpec):
+        super().__init__()
+        self.cfg, self.obs, self.action = cfg, obs, action
+        self.world_model = WorldModel(cfg.model, obs, action.size)
+        self.behavior = Behavior(cfg.behavior, self.world_model, action)
+        self.updates = 0
+        self.build_optimizers()
+
+    def build_optimizers(self) -> None:
+        """One optimizer per rule; parts without a rule of their own share the model's (V3: all)."""
+        parts = {
+            "model": dict(self.world_model.named_parameters(prefix="world_model")),
+            "actor": dict(self.behavior.policy.named_parameters(prefix="behavior.policy")),
+            "critic": dict(self.behavior.critic.named_parameters(prefix="behavior.critic")),
+        }
+        rules, owners = self.cfg.optim, {}
+        for part, params in parts.items():
+            owner = part if getattr(rules, part) else "model"
+            owners.setdefault(owner, {}).update(params)
+        self.optimizers = {k: Optimizer(p, getattr(rules, k)) for k, p in owners.items()}
+
+    def initial(self, streams: int) -> State:
+        """The memory before the first row.  [N,.]."""
+        return self.world_model.rssm.initial(streams)
+
+    @torch.no_grad()
+    def act(self, row, state: State, mode: bool = False) -> tuple[np.ndarray, State]:
+        """One tick of N streams: `envs.Row` and the last state -> actions [N,A], new state [N,.].
+
+        The posterior is sampled also when acting, as in the papers. mode: the most likely action
+        (how V1 and V2 are evaluated); V3 always samples.
+        """
+        tensor = lambda x: torch.as_tensor(x).to(state.h.device)  # noqa: E731
+        embed = self.world_model.encoder({k: tensor(x) for k, x in row.obs.items()})
+        state, _ = self.world_model.rssm.step(
+            state, tensor(row.prev_action), embed, tensor(row.is_first)
+        )
+        policy = self.behavior.policy(state.feat)
+        action = policy.mode() if mode else policy.sample()
+        return action.cpu().numpy(), state
+
+    def losses(self, batch, start: State | None) -> tuple[dict[str, Tensor], State, dict]:
+        """Every loss of one update, before any parameter moves.  batch [T,B,...] -> losses, states."""
+        losses, states, metrics = self.world_model.loss(batch, start)
+        dream = self.behavior.dream(
+            self.world_model,
+            states.map(lambda x: x.detach().flatten(0, 1)),  # every replayed state starts a dream
+            batch.cont.flatten(),
+        )
+        behavior, watched = self.behavior.losses(dream)
+        losses |= behavior
+        if weight := self.cfg.behavior.critic.replay:
+            bootstrap = dream.ret[0].unflatten(0, batch.reward.shape)
+            losses["replay_critic"] = weight * self.behavior.replay_loss(
+                states, batch, bootstrap, self.cfg.model.gamma
+            )
+        return losses, states.map(Tensor.detach), metrics | watched
+
+    def update(self, batch, start: State | None = None) -> tuple[State, dict[str, Tensor]]:
+        """One gradient step on a `replay.Sequence`; returns fresh states [T,B,.] and metrics []."""
+        losses, states, metrics = self.losses(batch, start)
+        grads = self.gradients(losses)
+        for part, optimizer in self.optimizers.items():
+            metrics[f"grad_norm/{part}"] = optimizer.step(grads[part])
+        self.behavior.slow.update(self.updates)
+        self.updates += 1
+        return states, metrics | {f"loss/{k}": x.detach() for k, x in losses.items()}
+
+    def gradients(self, losses: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        """Each optimizer's gradient of the losses it answers for.
+
+        With several optimizers (V1, V2) the actor's loss must not move the model although its
+        gradient flows through it: every group is differentiated on its own.
+        """
+        totals = {part: [] for part in self.optimizers}
+        for name, loss in losses.items():
+            part = name if name in totals else "model"
+            totals[part].append(loss)
+        last = list(totals)[-1]
+        return {
+            part: self.optimizers[part].gradients(sum(parts), retain=part != last)
+            for part, parts in totals.items()
+        }

@@ -1,0 +1,245 @@
+"""Learning to act inside the dream: imagine, evaluate, improve (chapters 8 and 10).
+
+    s_0 -a_0-> s_1 -a_1-> s_2 ... s_H        s_0: every replayed state, detached
+          r_1,d_1    r_2,d_2                 reward and discount on arriving
+     v_0        v_1        v_2 ... v_H       critic
+     R_0        R_1  ...                     λ-returns, targets of the critic at s_0..s_{H-1}
+"""
+
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dreamer_lite.distributions import BoundedNormal, choices
+from dreamer_lite.networks import Style, readout
+from dreamer_lite.returns import discount_weights, lambda_return
+from dreamer_lite.rssm import State
+from dreamer_lite.spaces import ActionSpec
+from dreamer_lite.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """ρ: share of REINFORCE against dynamics backprop; η: entropy bonus."""
+
+    layers: int = 3
+    rho: float = 1.0
+    eta: float = 3e-4
+    normalize: bool = True  # divide advantages by max(1, S)
+    unimix: float = 0.01  # share of the uniform distribution in discrete policies
+    continuous: BoundedNormal = BoundedNormal()
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """How values are kept steady: a slow copy, and what it is used for."""
+
+    layers: int = 3
+    slow_every: int = 1  # updates between two copies
+    slow_mix: float = 0.02  # share of the new weights in each copy (1: hard copy)
+    slow_target: bool = False  # V2: λ-returns and baseline use the slow copy
+    slow_regularizer: float = 1.0  # V3: weight of the loss towards the slow copy's value
+    replay: float = 0.3  # V3: weight of the value loss on replayed states
+
+
+@dataclass(frozen=True)
+class BehaviorConfig:
+    actor: ActorConfig = ActorConfig()
+    critic: CriticConfig = CriticConfig()
+    horizon: int = 15  # H, imagined steps
+    lam: float = 0.95  # λ
+
+
+# --- the losses ---------------------------------------------------------------------------------
+
+
+def actor_loss(ret, base, logp, entropy, weight, *, rho: float, eta: float, scale=1.0) -> Tensor:
+    """-mean w [ρ ln π(a) sg((R - v)/S) + (1-ρ) R/S + η H(π)].  All [H,N] -> [].
+
+    V1: ρ = 0, η = 0.   V2: ρ = 1 (discrete) or 0 (continuous).   V3: ρ = 1, S = max(1, range).
+    Terms of zero weight are not computed: V1 needs no log-probability.
+    """
+    objective = torch.zeros_like(weight)
+    if rho:
+        objective = objective + rho * ((ret - base).detach() / scale) * logp
+    if rho < 1:
+        objective = objective + (1 - rho) * ret / scale
+    if eta:
+        objective = objective + eta * entropy
+    return -(weight * objective).mean()
+
+
+def critic_loss(head, params, target, weight, slow_value=None, slow_regularizer=0.0) -> Tensor:
+    """mean w [loss(v, sg R) + β loss(v, sg v_slow)].  params [...,P], the rest [...] -> [].
+
+    The loss is the head's: squared error (V1, V2) or twohot cross-entropy (V3).
+    """
+    loss = head.loss(params, target.detach())
+    if slow_regularizer:
+        loss = loss + slow_regularizer * head.loss(params, slow_value.detach())
+    return (weight * loss).mean()
+
+
+def replay_return(reward, cont, is_first, bootstrap, gamma: float, lam: float):
+    """λ-returns along real experience, and which of its steps count.  All [T,B] -> [T-1,B] twice.
+
+        Rₜ = rₜ₊₁ + γ cₜ₊₁ [(1-λ lₜ₊₁) bₜ₊₁ + λ lₜ₊₁ Rₜ₊₁],   lₜ = 0 at the last row of an episode
+
+    bootstrap b_t: the imagined return of replayed state t. The last row of the chunk only serves
+    as bootstrap; steps from an episode's last row into the next episode have weight 0.
+    Source: authors' code V3 `agent.py:449-490` (val unused).
+    """
+    last = is_first.roll(-1, 0)  # row t is the last of its episode iff row t+1 is a first one
+    last[-1] = False
+    trace = lam * (~last[1:]).float()
+    ret = lambda_return(reward[1:], gamma * cont[1:].float(), bootstrap[1:], trace)
+    return ret, (~last[:-1]).float()
+
+
+class ReturnScale(nn.Module):
+    """S = EMA of the 95th minus EMA of the 5th percentile of the returns in a batch.
+
+    Starts at 0, rate 0.01, not debiased: a range of 10 reads .49 after five updates. Dividing by
+    max(1, S) shrinks large returns and never magnifies small ones. Source: V3v2; `utils.Normalize`.
+    """
+
+    def __init__(self, rate: float = 0.01, low: float = 0.05, high: float = 0.95, limit: float = 1.0):
+        super().__init__()
+        self.rate, self.limit = rate, limit
+        self.register_buffer("quantiles", torch.tensor([low, high]), persistent=False)
+        self.register_buffer("range", torch.zeros(2))
+
+    def update(self, ret: Tensor) -> Tensor:
+        """Reads the batch of returns, any shape, then answers max(limit, S).  []."""
+        now = torch.quantile(ret.detach().float().flatten(), self.quantiles)
+        self.range.lerp_(now, self.rate)
+        return self.value()
+
+    def value(self) -> Tensor:
+        low, high = self.range
+        return (high - low).clamp(min=self.limit)
+
+
+class SlowCopy:
+    """Keeps `slow` near `fast`: every `every` updates, slow ← mix·fast + (1-mix)·slow."""
+
+    def __init__(self, fast: nn.Module, every: int, mix: float):
+        self.fast, self.every, self.mix = fast, every, mix
+        self.module = deepcopy(fast).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, count: int) -> None:
+        """Call after the optimizer step; count = updates done before this one."""
+        if count % self.every == 0:
+            slow, fast = list(self.module.parameters()), list(self.fast.parameters())
+            torch._foreach_lerp_(slow, fast, self.mix)
+
+
+# --- actor, critic, dream -----------------------------------------------------------------------
+
+
+class Policy(nn.Module):
+    """π(a | s): features [...,F] -> a distribution over flat actions [...,A]."""
+
+    def __init__(self, cfg: ActorConfig, feat: int, action: ActionSpec, units: int, style: Style):
+        super().__init__()
+        self.cfg, self.action = cfg, action
+        outputs = 2 * action.continuous or sum(action.discrete)
+        self.net = readout(feat, units, cfg.layers, outputs, style, 0.01)
+
+    def forward(self, feat: Tensor):
+        params = self.net(feat)
+        if self.action.continuous:
+            return self.cfg.continuous(params)
+        return choices(params, self.action.discrete, self.cfg.unimix)
+
+
+class Dream(NamedTuple):
+    """Imagined experience; time as in the drawing above."""
+
+    states: State  # [H+1,N,.]
+    actions: Tensor  # [H,N,A]
+    reward: Tensor  # [H,N]   r_1..r_H
+    discount: Tensor  # [H,N] d_1..d_H
+    value: Tensor  # [H+1,N]  v_0..v_H
+    ret: Tensor  # [H,N]      R_0..R_{H-1}
+    weight: Tensor  # [H,N]   w_0..w_{H-1}
+
+
+class Behavior(nn.Module):
+    """Actor and critic, and the dreams they learn from."""
+
+    def __init__(self, cfg: BehaviorConfig, model: WorldModel, action: ActionSpec):
+        super().__init__()
+        m = model.cfg
+        feat = m.deter + m.latent.size
+        self.cfg, self.head = cfg, m.head()
+        self.policy = Policy(cfg.actor, feat, action, m.units, m.style)
+        outputs = self.head.num_params
+        self.critic = readout(feat, m.units, cfg.critic.layers, outputs, m.style, 0.0)
+        self.slow = SlowCopy(self.critic, cfg.critic.slow_every, cfg.critic.slow_mix)
+        self.slow_critic = self.slow.module
+        self.scale = ReturnScale()
+
+    def value(self, feat: Tensor) -> Tensor:
+        """v(s), expected λ-return from here on, without the reward of s itself.  [...,F] -> [...]."""
+        return self.head.mean(self.critic(feat))
+
+    def slow_value(self, feat: Tensor) -> Tensor:
+        """The slow copy's v(s).  [...,F] -> [...]."""
+        return self.head.mean(self.slow_critic(feat))
+
+    def dream(self, model: WorldModel, start: State, cont: Tensor) -> Dream:
+        """From start s_0 [N,.] with true continue flags [N]: H imagined steps and their returns.
+
+        Gradients are kept only if the actor learns through the dynamics (ρ < 1).
+        """
+        with torch.no_grad() if self.cfg.actor.rho == 1 else nullcontext():
+            states, actions = model.rssm.imagine(self.policy, start, self.cfg.horizon)
+            feat = states.feat
+            reward, discount = model.reward(feat[1:]), model.discount(feat[1:])
+            value = (self.slow_value if self.cfg.critic.slow_target else self.value)(feat)
+            ret = lambda_return(reward, discount, value[1:], self.cfg.lam)
+        weight = discount_weights(cont, discount)
+        return Dream(states, actions, reward, discount, value, ret, weight)
+
+    def losses(self, dream: Dream) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """{actor, critic} and what to watch.  States are detached: the model is not moved."""
+        actor, critic = self.cfg.actor, self.cfg.critic
+        feat = dream.states.feat[:-1].detach()
+        pi = self.policy(feat)
+        entropy = pi.entropy()
+        scale = self.scale.update(dream.ret) if actor.normalize else 1.0
+        losses = {
+            "actor": actor_loss(
+                dream.ret, dream.value[:-1], pi.log_prob(dream.actions.detach()), entropy,
+                dream.weight, rho=actor.rho, eta=actor.eta, scale=scale,
+            ),
+            "critic": self.critic_loss(feat, dream.ret, dream.weight, critic.slow_regularizer),
+        }  # fmt: skip
+        metrics = {
+            "entropy_policy": entropy.detach().mean(),
+            "return_imagined": dream.ret.detach().mean(),
+            "return_scale": torch.as_tensor(scale).detach().clone(),
+            "reward_imagined": dream.reward.detach().mean(),
+            "value": dream.value.detach().mean(),
+        }
+        return losses, metrics
+
+    def critic_loss(self, feat: Tensor, target: Tensor, weight: Tensor, slow: float) -> Tensor:
+        slow_value = self.slow_value(feat).detach() if slow else None
+        return critic_loss(self.head, self.critic(feat), target, weight, slow_value, slow)
+
+    def replay_loss(self, states: State, batch, bootstrap: Tensor, gamma: float) -> Tensor:
+        """The value loss on replayed states; here the gradient *does* enter the world model.
+
+        states and batch [T,B,.]; bootstrap [T,B]: the imagined return of each replayed state.
+        """
+        ret, weight = replay_return(
+            batch.reward, batch.cont, batch.is_first, bootstrap.detach(), gamma, self.cfg.lam
+        )
+        return self.critic_loss(states.feat[:-1], ret, weight, self.cfg.critic.slow_regularizer)

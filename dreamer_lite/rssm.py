@@ -1,0 +1,115 @@
+"""The recurrent state-space model: what the agent remembers and what it guesses (chapter 4).
+
+    h_t = f(h_{t-1}, z_{t-1}, a_{t-1})     recurrent model         deterministic memory
+    z_t ~ q(z_t | h_t, x_t)                representation model    "posterior": has seen x_t
+    z_t ~ p(z_t | h_t)                     transition predictor    "prior": has not
+
+Observing follows the first two lines, dreaming the first and the third.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dreamer_lite.networks import Style, readout
+
+
+class State(NamedTuple):
+    """s_t = (h_t, z_t): all the agent knows.  h [...,D], z [...,Z] (flat one-hots or numbers)."""
+
+    h: Tensor
+    z: Tensor
+
+    @property
+    def feat(self) -> Tensor:
+        """[h; z], what every head reads.  [...,D+Z]."""
+        return torch.cat([self.h, self.z], -1)
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> "State":
+        """f applied to both parts."""
+        return State(f(self.h), f(self.z))
+
+
+def stack(states: list[State]) -> State:
+    """A list of states over time -> one State with time first.  T × [B,.] -> [T,B,.]."""
+    return State(torch.stack([s.h for s in states]), torch.stack([s.z for s in states]))
+
+
+class RSSM(nn.Module):
+    """cell (h, z, a) -> h;  latent: parameters -> distribution;  E tokens in."""
+
+    def __init__(self, cell, latent, deter, hidden, embed, prior_layers, post_layers, style: Style):
+        super().__init__()
+        self.cell, self.latent, self.deter = cell, latent, deter
+        self.prior_net = readout(deter, hidden, prior_layers, latent.num_params, style)
+        self.post_net = readout(deter + embed, hidden, post_layers, latent.num_params, style)
+
+    def initial(self, batch: int) -> State:
+        """The empty memory s_{-1} = 0.  [B,.]."""
+        zeros = self.post_net[-1].weight.new_zeros
+        return State(zeros(batch, self.deter), zeros(batch, self.latent.size))
+
+    def recur(self, s: State, a: Tensor) -> Tensor:
+        """h_t = f(h_{t-1}, z_{t-1}, a_{t-1}).  [B,.], [B,A] -> [B,D]."""
+        return self.cell(s.h, s.z, a)
+
+    def prior(self, h: Tensor):
+        """p(z_t | h_t).  [...,D] -> distribution over [...,Z]."""
+        return self.latent(self.prior_net(h))
+
+    def post_params(self, h: Tensor, e: Tensor) -> Tensor:
+        """Parameters of q(z_t | h_t, x_t).  [...,D], [...,E] -> [...,P]."""
+        return self.post_net(torch.cat([h, e], -1))
+
+    def step(self, s: State, a: Tensor, e: Tensor, first: Tensor) -> tuple[State, Tensor]:
+        """One observed tick: forget at the start of an episode, remember, look.
+
+        s [B,.], a [B,A] = the action that led here, e [B,E], first [B] -> state [B,.], params of q.
+        A new episode forgets h, z *and* the previous action.
+        """
+        keep = ~first[:, None]
+        h = self.recur(s.map(lambda x: x * keep), a * keep)
+        params = self.post_params(h, e)
+        return State(h, self.latent(params).sample()), params
+
+    def observe(self, embed: Tensor, prev_action: Tensor, is_first: Tensor, s: State):
+        """Filters a sequence.  embed [T,B,E], prev_action [T,B,A], is_first [T,B], s [B,.] = s_{-1}.
+
+        Returns states [T,B,.] and the posteriors q over [T,B]. The prior is not needed inside the
+        loop: `prior(states.h)` evaluates it for all t at once.
+        """
+        states, params = [], []
+        for e, a, first in zip(embed, prev_action, is_first, strict=True):
+            s, q = self.step(s, a, e, first)
+            states.append(s)
+            params.append(q)
+        return stack(states), self.latent(torch.stack(params))
+
+    def imagine(self, policy: Callable, s: State, horizon: int) -> tuple[State, Tensor]:
+        """Dreams: no observation, the prior guesses z.  policy(feat) -> distribution over actions.
+
+        s [N,.] -> states s_0..s_H [H+1,N,.] and actions a_0..a_{H-1} [H,N,A]. The policy reads
+        detached features (V1-V3), so its gradient flows through actions and dynamics only.
+        """
+        states, actions = [s], []
+        for _ in range(horizon):
+            a = policy(s.feat.detach()).sample()
+            h = self.recur(s, a)
+            s = State(h, self.prior(h).sample())
+            states.append(s)
+            actions.append(a)
+        return stack(states), torch.stack(actions)
+
+    def follow(self, s: State, actions: Tensor) -> State:
+        """Open loop under given actions: what the model believes they lead to.
+
+        s [N,.], actions a_0..a_{H-1} [H,N,A] -> s_1..s_H [H,N,.].
+        """
+        states = []
+        for a in actions:
+            h = self.recur(s, a)
+            s = State(h, self.prior(h).sample())
+            states.append(s)
+        return stack(states)

@@ -1,0 +1,123 @@
+"""The files at the root agree with each other, and the modules import in one direction."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONSTRAINTS = (ROOT / "constraints.txt").read_text()
+
+# A module imports only from those above it.
+LAYERS = """spaces transforms distributions heads networks rssm world_model returns behavior replay envs optim
+presets agent checkpoint logger fast distributed training report bench sweep cli""".split()
+BESIDE = ["toys", "doctor", "check", "explore"]  # nothing in LAYERS imports these
+
+
+def conda(name):
+    """The lines of an environment file: those for conda, those for pip."""
+    lines = yaml.safe_load((ROOT / name).read_text())["dependencies"]
+    return [x for x in lines if isinstance(x, str)], next(x["pip"] for x in lines if "pip" in x and x != "pip")
+
+
+def requirements():
+    """All requirements of the project, with those of the extras."""
+    extras = PROJECT["optional-dependencies"].values()
+    return [Requirement(line) for group in (PROJECT["dependencies"], *extras) for line in group]
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins():
+    lines = [line for line in CONSTRAINTS.splitlines() if not line.startswith("#")]
+    return {canonical(line.split("==")[0]): line.split("==")[1] for line in lines}
+
+
+def test_the_environment_file_lists_nothing_but_the_package():
+    system, pip = conda("environments.yml")
+    assert [re.split("[=<>]", x)[0] for x in system] == ["python", "pip"]
+    assert all(line.startswith("--") for line in pip), "list dependencies in pyproject.toml"
+    assert "--constraint constraints.txt" in pip
+
+
+def test_the_environment_file_asks_for_a_python_that_the_package_supports():
+    system, _ = conda("environments.yml")
+    assert SpecifierSet(PROJECT["requires-python"]).contains(system[0].split("=")[1] + ".0")
+
+
+def test_the_environment_file_asks_for_extras_that_exist():
+    extras = re.search(r"--editable \.\[(.*)\]", "\n".join(conda("environments.yml")[1]))[1]
+    assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+
+
+def test_binder_gets_the_same_environment():
+    system, pip = conda("environments.yml")
+    moved = [re.sub(r"(--constraint |--editable \.)", r"\1", line) for line in pip]
+    moved = [line.replace("constraint ", "constraint ../").replace("editable .", "editable ..") for line in moved]
+    assert conda("binder/environment.yml") == (system, moved)
+
+
+def test_every_requirement_is_pinned_within_its_range():
+    for need in requirements():
+        pin = pins().get(canonical(need.name))
+        assert pin, f"{need.name} is not in constraints.txt; run `make lock`"
+        assert need.specifier.contains(pin), f"{need} excludes the pinned {pin}"
+
+
+def test_the_packages_the_book_is_written_with_are_required():
+    named = "torch numpy gymnasium matplotlib jupyterlab jupytext ipywidgets nbval".split()
+    assert set(named) <= {need.name for need in requirements()}
+
+
+def test_the_constraints_name_no_build_and_no_machine():
+    assert "+" not in CONSTRAINTS and "@" not in CONSTRAINTS and "/" not in CONSTRAINTS
+
+
+def test_one_version_everywhere():
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == PROJECT["version"]
+
+
+def test_everything_that_installs_reads_the_one_lock_file():
+    for name in ("Makefile", "environments.yml", "CONTRIBUTING.md", ".github/workflows/tests.yml"):
+        assert "constraints.txt" in (ROOT / name).read_text(), name
+
+
+def imported(tree):
+    """The package's own modules that a module imports, anywhere in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("dreamer_lite."))
+        if isinstance(node, ast.ImportFrom):
+            path = (node.module or "").split(".")
+            if node.level or path[0] == "dreamer_lite":
+                inner = path if node.level else path[1:]
+                yield from ([inner[0]] if inner and inner[0] else [a.name for a in node.names])
+
+
+def forbidden(module, text):
+    """What the module imports from its own row or from below."""
+    allowed = LAYERS[: LAYERS.index(module)] if module in LAYERS else LAYERS + BESIDE
+    return [name for name in imported(ast.parse(text)) if name not in allowed]
+
+
+def test_modules_import_only_from_those_above():
+    for path in sorted((ROOT / "dreamer_lite").glob("*.py")):
+        if not path.stem.startswith("__"):
+            assert path.stem in LAYERS + BESIDE, f"add {path.stem} to LAYERS or BESIDE above"
+            assert forbidden(path.stem, path.read_text()) == [], path.name
+
+
+def test_an_import_from_below_is_noticed():
+    assert forbidden("rssm", "from dreamer_lite.agent import Dreamer") == ["agent"]
+    assert forbidden("rssm", "from . import toys") == ["toys"]
+    assert forbidden("rssm", "from .replay import Replay") == ["replay"]
+    assert forbidden("rssm", "def f():\n    import dreamer_lite.cli") == ["cli"]
+    assert forbidden("rssm", "from dreamer_lite import Dreamer") == ["Dreamer"]
+    assert forbidden("rssm", "import torch\nfrom dreamer_lite.networks import mlp") == []
