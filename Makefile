@@ -3,6 +3,8 @@ PYTHON ?= python3
 EXTRAS ?= atari,book,test,dev
 CONSTRAINTS ?= constraints.txt
 GAME ?= Boxing
+PRESET ?= laptop
+STEPS ?= 100000
 
 # Where torch comes from: PyTorch's CPU index on Linux (the default index would bring 2.6 GB of CUDA).
 # Empty means the index as configured; for a GPU say `make TORCH_INDEX= book`.
@@ -21,7 +23,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env book notebooks lab test test-site pdf train doctor lint lock clean
+.PHONY: help env book notebooks lab test test-site pdf tex train doctor lint lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -64,13 +66,15 @@ test: $(ENV) ## every test that needs only Python
 test-site: book $(SITE) ## the built website in a real browser (needs Chromium)
 	$(BIN)/python -m pytest tests/site
 
-pdf: book ## the book as PDF: _build/latex/book.pdf (needs TeX)
-	@for tool in latexmk xelatex; do command -v $$tool >/dev/null || { echo "make pdf needs $$tool; on Debian:" \
-	  "apt-get install latexmk texlive-xetex texlive-latex-extra texlive-fonts-recommended tex-gyre"; exit 1; }; done
+pdf: tex book ## the book as PDF: _build/latex/book.pdf (needs TeX)
 	$(BIN)/jupyter-book build _build/book --builder pdflatex
 
-train: $(ENV) ## train on an Atari game: make train GAME=Boxing
-	$(BIN)/dreamer-lite train ALE/$(GAME)-v5
+tex:
+	@for tool in latexmk xelatex; do command -v $$tool >/dev/null || { echo "make pdf needs $$tool; on Debian: \
+	apt-get install latexmk texlive-xetex texlive-latex-extra texlive-fonts-recommended tex-gyre"; exit 1; }; done
+
+train: $(ENV) ## train on an Atari game, or go on: make train GAME=Boxing (also PRESET=, STEPS=)
+	$(BIN)/dreamer-lite train $(PRESET) --env ALE/$(GAME)-v5 --steps $(STEPS) --logdir runs/$(GAME)
 
 doctor: $(ENV) ## can this machine run the book? (paste the answer into bug reports)
 	$(BIN)/python -m dreamer_lite.doctor

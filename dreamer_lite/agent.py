@@ -98,7 +98,8 @@ class Dreamer(nn.Module):
         totals = {part: [] for part in self.optimizers}
         for name, loss in losses.items():
             part = name if name in totals else "model"
-            totals[part].append(loss)
+            scale = self.cfg.model.obs_scale if name.startswith("obs/") else 1.0
+            totals[part].append(scale * loss)
         last = list(totals)[-1]
         return {
             part: self.optimizers[part].gradients(sum(parts), retain=part != last)

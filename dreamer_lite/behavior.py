@@ -26,9 +26,9 @@ from dreamer_lite.world_model import WorldModel
 class ActorConfig:
     """ρ: share of REINFORCE against dynamics backprop; η: entropy bonus."""
 
-    layers: int = 3
-    rho: float = 1.0
-    eta: float = 3e-4
+    layers: int = 3  # hidden layers of the policy
+    rho: float = 1.0  # ρ, share of REINFORCE; the rest is dynamics backprop
+    eta: float = 3e-4  # η, weight of the policy's entropy
     normalize: bool = True  # divide advantages by max(1, S)
     unimix: float = 0.01  # share of the uniform distribution in discrete policies
     continuous: BoundedNormal = BoundedNormal()
@@ -38,7 +38,7 @@ class ActorConfig:
 class CriticConfig:
     """How values are kept steady: a slow copy, and what it is used for."""
 
-    layers: int = 3
+    layers: int = 3  # hidden layers of the critic
     slow_every: int = 1  # updates between two copies
     slow_mix: float = 0.02  # share of the new weights in each copy (1: hard copy)
     slow_target: bool = False  # V2: λ-returns and baseline use the slow copy
@@ -51,7 +51,7 @@ class BehaviorConfig:
     actor: ActorConfig = ActorConfig()
     critic: CriticConfig = CriticConfig()
     horizon: int = 15  # H, imagined steps
-    lam: float = 0.95  # λ
+    lam: float = 0.95  # λ: 0 trusts the critic after one step, 1 only at the horizon
 
 
 # --- the losses ---------------------------------------------------------------------------------

@@ -21,14 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dreamer_lite.replay import atomic, sha256, sync_folder, write_arrays
+from dreamer_lite.replay import Damaged, atomic, sha256, sync_folder, write_arrays
 
 FORMAT, VERSION, KEPT = "dreamer_lite checkpoint", 1, 2
 Tensors = dict[str, Tensor]
-
-
-class Damaged(ValueError):
-    """A checkpoint that is ours but not complete."""
 
 
 # Runs
@@ -127,19 +123,24 @@ def unshared(tensors: Mapping) -> Tensors:
     return {name: torch.as_tensor(x).detach().cpu().clone() for name, x in tensors.items()}
 
 
-def load(path: Path | str, step: int | None = None) -> tuple[Tensors, dict, Path]:
+def load(
+    path: Path | str,
+    step: int | None = None,
+    check: Callable[[dict, Path], None] = lambda meta, folder: None,
+) -> tuple[Tensors, dict, Path]:
     """Read the newest complete checkpoint of a run, or one folder -> tensors, meta, folder.
 
-    A damaged one is passed over with a warning that says what is wrong. Changes nothing on disk.
+    A damaged one is passed over with a warning that says what is wrong; check(meta, folder) may
+    find it `Damaged` too. Changes nothing on disk.
     """
     path = Path(path)
     if (path / "state.json").exists():
-        return read(path)
+        return read(path, check)
     found = folders(path / "checkpoints")
     found = found if step is None else [f for f in found if step_of(f) == step]
     for folder in found:
         try:
-            return read(folder)
+            return read(folder, check)
         except Damaged as error:
             warnings.warn(f"{error}; trying an earlier checkpoint", stacklevel=2)
     which = "complete checkpoint" if found else "checkpoint"
@@ -147,7 +148,7 @@ def load(path: Path | str, step: int | None = None) -> tuple[Tensors, dict, Path
     raise ValueError(f"no {which} in {path}; check the folder's name or start a new run")
 
 
-def read(folder: Path) -> tuple[Tensors, dict, Path]:
+def read(folder: Path, check: Callable[[dict, Path], None]) -> tuple[Tensors, dict, Path]:
     """One checkpoint, after checking every byte of it."""
     state = read_state(folder / "state.json")
     for name, expected in state["files"].items():
@@ -157,6 +158,7 @@ def read(folder: Path) -> tuple[Tensors, dict, Path]:
             raise Damaged(f"{file} has {size} bytes instead of {expected['size']}")
         if sha256(file) != expected["sha256"]:
             raise Damaged(f"{file} has changed since it was saved")
+    check(state["meta"], folder)
     return load_file(folder / "tensors.safetensors"), state["meta"], folder
 
 

@@ -80,7 +80,7 @@ class OneHots(NamedTuple):
         The draw inverts the cumulative distribution: one uniform number per group, no host
         synchronization, and a fifth of the cost of the library's sampler.
         """
-        below = self.probs.detach().cumsum(-1) < torch.rand_like(self.probs[..., :1])
+        below = self.probs.detach().cumsum(-1) <= torch.rand_like(self.probs[..., :1])
         index = below.sum(-1).clamp(max=self.probs.shape[-1] - 1)  # rounding may leave the sum below 1
         return self._straight_through(index)
 
@@ -150,8 +150,8 @@ class Bernoulli(NamedTuple):
 class Gaussian:
     """V1's latent: `size` independent normals, std = softplus(raw) + min_std."""
 
-    size: int = 30
-    min_std: float = 0.1
+    size: int = 30  # Z, numbers
+    min_std: float = 0.1  # smallest standard deviation
 
     @property
     def num_params(self) -> int:
@@ -167,9 +167,9 @@ class Gaussian:
 class Categorical:
     """V2's and V3's latent: `groups` dice of `classes` faces; V3 mixes in 1 % uniform."""
 
-    groups: int = 32
-    classes: int = 32
-    unimix: float = 0.0
+    groups: int = 32  # G, dice
+    classes: int = 32  # K, faces of each
+    unimix: float = 0.0  # share of the uniform distribution
 
     @property
     def size(self) -> int:
@@ -196,8 +196,8 @@ class BoundedNormal:
     that of the unclipped sample. Source: V3 authors' code `Head.bounded_normal`.
     """
 
-    min_std: float = 0.1
-    max_std: float = 1.0
+    min_std: float = 0.1  # smallest standard deviation
+    max_std: float = 1.0  # largest standard deviation
 
     def __call__(self, params: Tensor) -> DiagNormal:
         """params [...,2A] = (m, s)."""

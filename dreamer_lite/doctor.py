@@ -56,8 +56,8 @@ def device() -> str:
     x = torch.eye(64, device="cuda")
     if not torch.equal((x @ x).cpu(), torch.eye(64)):
         raise Trouble("the GPU computes wrong products; check its driver")
-    memory = torch.cuda.get_device_properties(0).total_memory / GIB
-    return f"cuda, {torch.cuda.get_device_name(0)}, {memory:.0f} GiB, {torch.cuda.device_count()} in all"
+    gpu = torch.cuda.get_device_properties(0)
+    return f"cuda, {torch.cuda.device_count()} x {gpu.name} with {gpu.total_memory / GIB:.0f} GiB"
 
 
 def threads() -> str:

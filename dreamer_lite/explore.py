@@ -1,7 +1,7 @@
 """`Explore`: a drawing with sliders that works with a kernel and without.
 
-With a kernel the sliders are ipywidgets and redraw at any value. Without one (the website, a notebook
-that was opened but not run) they turn the pages of a flip-book of frames drawn beforehand.
+With a kernel the sliders are ipywidgets and redraw at any value. Without one (the website, a
+notebook that was opened but not run) they turn the pages of a flip-book drawn beforehand.
 """
 
 import base64
@@ -123,7 +123,8 @@ def slider(key: str, values: Sequence[float]) -> str:
     """The HTML of one slider over positions, with its value beside it."""
     key, shown = html.escape(key), [f"{value:g}" for value in values]
     return (
-        f'<label>{key} <input type="range" name="{key}" min="0" max="{len(values) - 1}" value="0" '
+        f'<label><span>{key}</span> <input type="range" name="{key}" value="0" '
+        f'min="0" max="{len(values) - 1}" '
         f'aria-valuetext="{shown[0]}" data-values="{"|".join(shown)}">'
         f"<output>{shown[0]}</output></label>"
     )

@@ -78,7 +78,8 @@ class FastTwoHotHead(TwoHotHead):
 
     def loss(self, params: Tensor, target: Tensor) -> Tensor:
         x = target.detach().float().clamp(self.bins[0], self.bins[-1])
-        above = torch.searchsorted(self.bins, x.contiguous()).clamp(min=1)
+        above = torch.searchsorted(self.bins, x.contiguous(), right=True)
+        above = above.clamp(1, self.num_params - 1)
         share = (x - self.bins[above - 1]) / (self.bins[above] - self.bins[above - 1])
         params = params.float()
         picked = params.gather(-1, torch.stack([above - 1, above], -1))

@@ -71,7 +71,7 @@ class Logger:
 
     def _show(self, step: int, update: int, means: dict[str, float]) -> None:
         now = time.monotonic()
-        shown = {k: f"{x:.3g}" for k, x in means.items() if k == "score" or k.startswith("loss")}
+        shown = {k: f"{x:.3g}" for k, x in means.items() if "score" in k or k.startswith("loss")}
         if self.last_update is not None:
             rate = (update - self.last_update) / max(now - self.last_time, 1e-9)
             shown["updates/s"] = f"{rate:.3g}"

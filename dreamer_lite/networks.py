@@ -21,6 +21,9 @@ class RMSNorm(nn.RMSNorm):
     def __init__(self, units: int):
         super().__init__(units, eps=1e-4)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())  # also where the layers around it run in bfloat16
+
 
 def trunc_normal(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
     """V3: normal cut at ±2 std, std = 1.1368 √(1/fan_in), so that the variance after the cut is 1/fan_in."""
@@ -225,8 +228,8 @@ def up_stride(i: int, o: int, style: Style) -> nn.Sequential:
 class Conv:
     """How images are halved and doubled: depth · mults channels per stage."""
 
-    depth: int = 64
-    mults: tuple[int, ...] = (2, 3, 4, 4)
+    depth: int = 64  # channels are multiples of this
+    mults: tuple[int, ...] = (2, 3, 4, 4)  # channels / depth of each stage
     down: Callable[..., nn.Module] = down_pool
     up: Callable[..., nn.Module] = up_nearest
 
@@ -256,8 +259,8 @@ class ConvDecoder(nn.Module):
         depths = stages(shape, conv.depth, conv.mults)[::-1]  # deepest first
         scale = 2 ** len(depths)
         self.grid = (shape[0] // scale, shape[1] // scale, depths[0])
-        self.blocks, size = blocks, math.prod(self.grid)
-        self.from_h = BlockLinear(deter, size, blocks, style)
+        self.blocks, size = math.gcd(blocks, depths[0]), math.prod(self.grid)  # whole channels each
+        self.from_h = BlockLinear(deter, size, self.blocks, style)
         self.from_z = readout(z, 2 * units, 1, size, style)
         self.merge = nn.Sequential(*finish(depths[0], style))
         self.ups = nn.ModuleList(

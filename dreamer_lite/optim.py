@@ -29,12 +29,12 @@ class LaProp:
     Hats are bias-corrected. The learning rate rises linearly from 0: the first step moves nothing.
     """
 
-    lr: float = 4e-5
-    agc: float = 0.3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-20
-    warmup: int = 1000  # updates
+    lr: float = 4e-5  # learning rate
+    agc: float = 0.3  # a gradient may be this share of the weights it moves
+    beta1: float = 0.9  # memory of the momentum
+    beta2: float = 0.999  # memory of the gradient's size
+    eps: float = 1e-20  # keeps the division finite
+    warmup: int = 1000  # updates until the learning rate is full
 
     def rate(self, count: int) -> float:
         """Learning rate after `count` updates."""
@@ -60,12 +60,12 @@ class Adam:
     p ← (1-decay)·p;   lr_t = lr·√(1-β₂ᵗ)/(1-β₁ᵗ);   p ← p - lr_t · m / (√ν + ε)
     """
 
-    lr: float = 1e-4
-    clip: float = 100.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-7
-    decay: float = 0.0
+    lr: float = 1e-4  # learning rate
+    clip: float = 100.0  # largest global norm of the gradient
+    beta1: float = 0.9  # memory of the momentum
+    beta2: float = 0.999  # memory of the gradient's size
+    eps: float = 1e-7  # keeps the division finite
+    decay: float = 0.0  # share of every weight that is lost per update
 
     def __call__(self, params, grads, first, second, count: int) -> None:
         """One step on lists of tensors; first, second: the moments m and ν; count: updates before."""

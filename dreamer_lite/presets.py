@@ -25,8 +25,8 @@ class Optimizers:
     """Who is moved by which rule; None: together with the world model (V3 has one optimizer)."""
 
     model: LaProp | Adam = LaProp()
-    actor: Adam | None = None
-    critic: Adam | None = None
+    actor: LaProp | Adam | None = None
+    critic: LaProp | Adam | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ReplayConfig:
     length: int = 64  # T, trained steps of a sequence
     latents: bool = True  # V3: start from the stored latent of the row before, write fresh ones back
     online: bool = True  # V3: fresh sequences are replayed once before uniform sampling
-    ratio: float = 32.0
+    ratio: float = 32.0  # replayed steps per agent step
     warmup: int = 1024  # agent steps before the first update
     prefill: int = 0  # agent steps with random actions
 
@@ -82,6 +82,8 @@ def sized(cfg: Config, size: str) -> Config:
     """`cfg` with another row of `SIZES`; everything else stays."""
     if size not in SIZES:
         raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
+    if not isinstance(cfg.model.latent, Categorical):
+        raise ValueError("sizes are those of V3's categorical latent; set the fields one by one")
     s = SIZES[size]
     model = replace(
         cfg.model,
@@ -104,8 +106,9 @@ ATARI100K = replace(
     replay=replace(V3.replay, ratio=256.0, capacity=200_000),
 )
 
-# For two CPU cores: the 2023 convolutions (a third of the work), short sequences, and the larger
-# learning rate that small networks want.
+# For two CPU cores: the 2023 convolutions (a third of the work), short sequences, and larger
+# learning rates than the official 4e-5, as small networks want. The actor moves slower than the
+# model it learns from, and is paid more for staying random, or it settles before it has seen much.
 LAPTOP = replace(
     V3,
     model=replace(
@@ -116,26 +119,41 @@ LAPTOP = replace(
         units=128,
         conv=Conv(8, (2, 3, 4, 4), down_stride, up_stride),
     ),
-    optim=Optimizers(LaProp(lr=3e-4, warmup=200)),
+    behavior=replace(V3.behavior, actor=replace(V3.behavior.actor, eta=1e-3)),
+    optim=Optimizers(LaProp(lr=3e-4, warmup=200), actor=LaProp(lr=1e-4, warmup=200)),
     replay=replace(V3.replay, capacity=200_000, batch=16, length=32, ratio=128.0),
-    envs=8,
+    envs=4,
     protocol="atari_laptop",
 )
 
-# 16×16 toys: seconds to minutes on a laptop.
+# 16×16 toys: minutes on a laptop. Their images count as if they were drawn at 64×64, because the
+# few pixels of a ball would otherwise weigh too little against the KL to be noticed for long.
 TOY = replace(
     LAPTOP,
     model=replace(
         LAPTOP.model,
         latent=Categorical(16, 8, unimix=0.01),
         deter=128,
-        hidden=64,
         units=64,
-        conv=Conv(8, (2, 3, 4, 4), down_stride, up_stride),
+        prior_layers=1,
+        obs_scale=16.0,
     ),
-    optim=Optimizers(LaProp(lr=1e-3, warmup=50)),
-    replay=replace(LAPTOP.replay, capacity=100_000, batch=16, length=32, ratio=128.0, warmup=512),
+    behavior=replace(
+        V3.behavior,
+        actor=replace(V3.behavior.actor, layers=2, eta=3e-3),
+        critic=replace(V3.behavior.critic, layers=2),
+    ),
+    optim=Optimizers(LaProp(lr=2e-3, warmup=50), actor=LaProp(lr=5e-4, warmup=50)),
+    replay=ReplayConfig(capacity=100_000, batch=16, length=16, ratio=16.0, warmup=512),
     envs=8,
+)
+
+# Observations that are a few numbers: CartPole, proprioception.
+VECTOR = replace(
+    LAPTOP,
+    model=replace(LAPTOP.model, deter=256, latent=Categorical(16, 8, unimix=0.01), vector_layers=2),
+    optim=Optimizers(LaProp(lr=5e-4, warmup=100), actor=LaProp(lr=2e-4, warmup=100)),
+    replay=replace(LAPTOP.replay, capacity=100_000, ratio=256.0, warmup=1000),
 )
 
 PIECES = (
@@ -147,7 +165,7 @@ PIECES = (
     *(networks.down_pool, networks.down_stride, networks.up_nearest, networks.up_stride),
 )
 
-PRESETS = {"v3": V3, "atari100k": ATARI100K, "laptop": LAPTOP, "toy": TOY}
+PRESETS = {"v3": V3, "atari100k": ATARI100K, "laptop": LAPTOP, "toy": TOY, "vector": VECTOR}
 
 
 # --- settings as JSON, and side by side ----------------------------------------------------------
@@ -164,7 +182,10 @@ def to_dict(value: Any) -> Any:
 
 
 def from_dict(data: Any) -> Any:
-    """The inverse of `to_dict`; unknown names and fields raise ValueError."""
+    """The inverse of `to_dict`; unknown names and fields raise ValueError.
+
+    A field that the file lacks, because it is younger than the file, takes its default.
+    """
     if isinstance(data, list):
         return tuple(from_dict(x) for x in data)
     if isinstance(data, str) and data.startswith("@"):
@@ -173,12 +194,11 @@ def from_dict(data: Any) -> Any:
         return data
     cls = known(data.get("type", "nothing"))
     fields = {k: from_dict(v) for k, v in data.items() if k != "type"}
-    names = {f.name for f in dataclasses.fields(cls)}
-    if fields.keys() != names:
-        wrong = sorted(fields.keys() ^ names)
+    unknown = sorted(fields.keys() - {f.name for f in dataclasses.fields(cls)})
+    if unknown:
         raise ValueError(
-            f"{cls.__name__} must have the fields {sorted(names)}; unknown or missing: {wrong}. "
-            "Was the file written by another version of dreamer_lite?"
+            f"{cls.__name__} has no field {', '.join(unknown)}; was the file written by another "
+            "version of dreamer_lite?"
         )
     return cls(**fields)
 

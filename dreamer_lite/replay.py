@@ -34,6 +34,10 @@ FIELDS = ("prev_action", "reward", "cont", "is_first")
 Columns = dict[str, tuple[str, tuple[int, ...]]]  # name -> dtype, shape of one entry
 
 
+class Damaged(ValueError):
+    """Files that are ours but not complete."""
+
+
 class LatentSpec(NamedTuple):
     """z is G groups of one-hots over K classes: kept as G class numbers.  h has D numbers."""
 
@@ -346,7 +350,7 @@ class Replay:
         for k in range(self.oldest // CHUNK, self.total // CHUNK):
             path = chunk_path(chunk_dir, k)
             if not path.exists() or sha256(path) != self.chunks.get(k):
-                raise ValueError(f"{path} is missing or damaged; restore it or start a new run")
+                raise Damaged(f"{path} is missing or damaged; restore it or start a new run")
             self._place(self.rows, read_arrays(path), (k + 1) * CHUNK)
         tail = read_arrays(Path(ckpt_dir) / "replay.safetensors")
         self._place(self.rows, tail, self.total)

@@ -32,4 +32,9 @@ def discount_weights(cont: Tensor, discount: Tensor) -> Tensor:
     cont [N]: the true continue flag of the start (a terminal start trains nobody);
     discount [H,N]: d₁..d_H.  Returns [H,N] for t = 0..H-1, detached.
     """
+    if cont.shape != discount.shape[1:]:
+        raise ValueError(
+            f"cont must be {list(discount.shape[1:])}, one flag per dream, got {list(cont.shape)}; "
+            "flatten [T,B] to [N] as for the start states"
+        )
     return torch.cat([cont[None].to(discount.dtype), discount[:-1].detach()]).cumprod(0)

@@ -80,6 +80,11 @@ class RSSM(nn.Module):
         Returns states [T,B,.] and the posteriors q over [T,B]. The prior is not needed inside the
         loop: `prior(states.h)` evaluates it for all t at once.
         """
+        if is_first.dtype != torch.bool or is_first.shape != embed.shape[:2]:
+            raise ValueError(
+                f"is_first must be bool {list(embed.shape[:2])}, got {str(is_first.dtype)[6:]} "
+                f"{list(is_first.shape)}; every tensor has time first, [T,B]"
+            )
         states, params = [], []
         for e, a, first in zip(embed, prev_action, is_first, strict=True):
             s, q = self.step(s, a, e, first)

@@ -3,34 +3,37 @@
     envs.VectorEnv --row--> replay.Replay --sample--> agent.Dreamer.update
           ^                                                  |
           └────────────── action ── agent.Dreamer.act <──────┘
+
+    <logdir>/config.json  run.json  metrics.jsonl  checkpoints/  replay/  milestones/
+
+A step is one action of one stream. Frames are steps times the environment's action repeat.
 """
 
-import json
-import platform
 import signal
-import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from dreamer_lite import checkpoint, envs, fast
+from dreamer_lite import checkpoint, envs, fast, ledger
 from dreamer_lite.agent import Dreamer
 from dreamer_lite.distributions import Categorical
-from dreamer_lite.logger import Logger
+from dreamer_lite.logger import Logger, rewind
 from dreamer_lite.presets import Config, from_dict, to_dict
 from dreamer_lite.replay import LatentSpec, Replay, check_memory, nbytes, prune
 from dreamer_lite.rssm import State
-
+from dreamer_lite.spaces import ActionSpec, ObsSpec
 
 MILESTONES = (0.01, 0.1, 0.3, 1.0)  # shares of the run at which weights are kept
+EVALUATION_SEED = 1_000_000  # far from the seeds that runs are started with
 
 
 def train(
@@ -42,60 +45,95 @@ def train(
     seed: int = 0,
     device: str = "auto",
     log_every: int = 1000,
+    eval_every: int = 0,
+    eval_episodes: int = 10,
     save_minutes: float = 5.0,
     tensorboard: bool = False,
     progress: bool = True,
 ) -> Dreamer:
     """Trains an agent for `steps` agent steps over all streams; resumes what `logdir` holds.
 
-    SIGINT and SIGTERM save and raise `Interrupted`. On CPU a resumed run continues bit for bit.
+    A resumed run may ask for more steps than before, but for nothing else. On CPU it continues bit
+    for bit, wherever it was killed. SIGINT and SIGTERM save and raise `Interrupted`.
+    log_every, eval_every: steps; eval_every = 0 never evaluates.
     """
-    run = Run(cfg, env_id, steps, Path(logdir), seed, device, tensorboard, progress)
-    with saving_on_signal() as stop:
-        while run.step < steps and not stop:
+    with saving_on_signal() as signals:
+        watch = Watch(log_every, eval_every, eval_episodes)
+        run = Run(cfg, env_id, steps, logdir, seed, device, watch, tensorboard, progress)
+        while run.step < steps and not signals:
             run.tick()
             for _ in range(run.pace.due()):
                 run.learn()
-            run.log(log_every)
+            run.evaluate()
+            run.log()
             run.keep(MILESTONES)
             run.save_after(60 * save_minutes)
-        run.finish("complete" if run.step >= steps else "interrupted")
-    if stop:
-        raise Interrupted(stop[0])
+        run.finish()
+    if run.step < steps:
+        raise Interrupted(signals[0])
     return run.agent
+
+
+class Watch(NamedTuple):
+    """What is measured on the way. Learning does not depend on it."""
+
+    log_every: int = 1000  # steps between two lines of metrics
+    eval_every: int = 0  # steps between two evaluations; 0: none
+    eval_episodes: int = 10
+
+    def changed(self) -> dict[str, int]:
+        """What differs from the defaults."""
+        return {k: v for k, v in self._asdict().items() if v != self._field_defaults[k]}
 
 
 class Run:
     """Everything a checkpoint holds, and the steps of the loop."""
 
-    def __init__(self, cfg, env_id, steps, logdir, seed, device, tensorboard, progress):
+    def __init__(
+        self,
+        cfg: Config,
+        env_id: str,
+        steps: int,
+        logdir: Path | str,
+        seed: int = 0,
+        device: str = "auto",
+        watch: Watch = Watch(),  # noqa: B008 (immutable)
+        tensorboard: bool = False,
+        progress: bool = True,
+    ):
         torch.manual_seed(seed)
         fast.keep_freed_memory()
-        self.cfg, self.steps, self.logdir, self.device = cfg, steps, logdir, pick_device(device)
+        self.cfg, self.env_id, self.steps, self.seed = cfg, env_id, steps, seed
+        self.logdir, self.device, self.watch = Path(logdir), pick_device(device), watch
         self.envs = make_envs(cfg, env_id, cfg.envs, seed)
         obs, action = self.envs.obs_spec, self.envs.action_spec
-        self.agent = fast.accelerate(Dreamer(cfg, obs, action)).to(self.device)
-        self.replay = make_replay(cfg, obs, action.size, seed, self.device)
+        self.replay = make_replay(cfg, obs, action.size, seed, self.device, progress)
+        self.agent = make_agent(cfg, obs, action, self.device)
         self.pace = Pace(cfg.replay.ratio, cfg.replay.batch * cfg.replay.length)
         self.logger = Logger(
             logdir, steps, frames_per_step=self.envs.repeat,
             tensorboard=tensorboard, progress=progress,
         )  # fmt: skip
-        self.description = describe(cfg, env_id, steps, seed, self.device)
-        self.step, self.logged, self.saved = 0, 0, time.monotonic()
+        name = self.logdir.resolve().name
+        options = {"env": env_id, "steps": steps, "seed": seed} | watch.changed()
+        self.record = ledger.describe(cfg, name, options, self.device)
+        self.step = 0
+        self.logged = 0  # step of the latest regular line of metrics
         self.begin()
+        self.saved = time.monotonic()
 
     def begin(self) -> None:
         """Continues the newest checkpoint of the run folder, or starts from nothing."""
-        self.logdir.mkdir(parents=True, exist_ok=True)
-        if any((self.logdir / "checkpoints").glob("*/state.json")):
-            return self.resume()
-        if (self.logdir / "metrics.jsonl").exists():  # killed before the first checkpoint
-            (self.logdir / "metrics.jsonl").unlink()
-        write_json(self.logdir / "config.json", to_dict(self.cfg))
-        write_json(self.logdir / "run.json", self.description | {"status": "running"})
-        self.row, self.state = self.envs.reset(), self.agent.initial(self.cfg.envs)
-        self.logger.write(0, 0)
+        resuming = bool(checkpoint.folders(self.logdir / "checkpoints"))
+        if resuming:
+            self.resume()
+        else:
+            ledger.clear(self.logdir)
+        ledger.write(self.logdir / "config.json", to_dict(self.cfg))
+        self.note("running")  # before any metrics: it marks the folder as ours
+        if not resuming:
+            self.row, self.state = self.envs.reset(), self.agent.initial(self.cfg.envs)
+            self.logger.write(0, 0)
 
     # The loop
 
@@ -110,9 +148,13 @@ class Run:
         for episode in self.envs.finished:
             self.logger.add("episode/score", episode.score)
             self.logger.add("episode/length", episode.length)
-        ready = self.step >= max(self.cfg.replay.warmup, self.cfg.replay.prefill)
-        if ready and self.replay.can_sample(self.cfg.replay.length):
+        if self.ready():
             self.pace.earn(self.cfg.envs)
+
+    def ready(self) -> bool:
+        """Whether there is enough experience to learn from."""
+        r = self.cfg.replay
+        return self.step >= max(r.warmup, r.prefill) and self.replay.can_sample(r.length)
 
     def learn(self) -> None:
         """One update, whose fresh latents replace the stored ones."""
@@ -123,19 +165,43 @@ class Run:
         for name, value in metrics.items():
             self.logger.add(name, value)
 
-    def log(self, every: int) -> None:
-        """A line of metrics.jsonl per `every` steps."""
-        if self.step - self.logged >= every:
+    def evaluate(self) -> None:
+        """Mean and spread of the score, without a trace in the random numbers of training."""
+        every, episodes, seed = *self.watch[1:], EVALUATION_SEED + self.seed
+        if every and self.passed(every * (self.step // every)):
+            score = evaluate(self.agent, self.env_id, episodes, seed=seed)
+            self.logger.add("eval/score", score.mean)
+            self.logger.add("eval/sd", score.sd)
+
+    def log(self) -> None:
+        """A line of metrics.jsonl per interval."""
+        if self.step - self.logged >= self.watch.log_every:
             self.logged = self.step
             self.logger.write(self.step, self.agent.updates)
 
-    def keep(self, milestones: tuple[float, ...]) -> None:
+    def keep(self, shares: tuple[float, ...]) -> None:
         """The weights at some shares of the run, in half precision: how the dream grew."""
-        for share in milestones:
-            if self.step - self.cfg.envs < share * self.steps <= self.step:
-                folder = self.logdir / "milestones" / f"{self.step:010d}"
-                config = {"config": to_dict(self.cfg), "run": self.description, "step": self.step}
-                checkpoint.save_weights(folder, self.agent.state_dict(), config)
+        if any(self.passed(share * self.steps) for share in shares):
+            folder = self.logdir / "milestones" / f"{self.step:010d}"
+            config = {"config": to_dict(self.cfg), "run": self.record, "step": self.step}
+            checkpoint.save_weights(folder, self.agent.state_dict(), config)
+
+    def passed(self, mark: float) -> bool:
+        """Whether the latest tick arrived at or went past step `mark`."""
+        return self.step - self.cfg.envs < mark <= self.step
+
+    def finish(self) -> None:
+        """The last checkpoint, the last line of metrics, and how it ended.
+
+        The line comes after the checkpoint, which keeps its sums: a run that is resumed or extended
+        writes it anew where it belongs, as if it had never stopped.
+        """
+        self.save()
+        if self.step > self.logged:
+            self.logger.write(self.step, self.agent.updates)
+        self.logger.close()
+        self.envs.close()
+        self.note("complete" if self.step >= self.steps else "interrupted", ended=ledger.now())
 
     # Checkpoints
 
@@ -143,54 +209,65 @@ class Run:
         """A checkpoint if the last one is older than that."""
         if time.monotonic() - self.saved >= seconds:
             self.save()
+            self.note("running")
 
     def save(self) -> None:
         """Weights, moments, counters, random states, replay and the running episodes."""
         episodes, arrays = self.envs.state()
         tensors = agent_tensors(self.agent) | checkpoint.rng_tensors()
         tensors |= {"acting/h": self.state.h, "acting/z": self.state.z}
-        tensors |= {f"envs/{k}": torch.as_tensor(x) for k, x in arrays.items()}
-        meta = {
-            "config": to_dict(self.cfg),
-            "run": self.description,
-            "step": self.step,
-            "logged": self.logged,
-            "updates": self.agent.updates,
-            "optimizers": {k: o.count for k, o in self.agent.optimizers.items()},
-            "pace": self.pace.debt,
-            "envs": episodes,
-            "logger": self.logger.state(),
-        }
-        chunks = self.logdir / "replay"
+        tensors |= {f"envs/{name}": torch.as_tensor(x) for name, x in arrays.items()}
+        chunks, meta = self.logdir / "replay", self.counters() | {"envs": episodes}
         checkpoint.save(
-            self.logdir, self.step, tensors, meta, lambda path: self.replay.save(chunks, path)
+            self.logdir, self.step, tensors, meta, lambda folder: self.replay.save(chunks, folder)
         )
         prune(chunks, checkpoint.folders(self.logdir / "checkpoints"))
         self.saved = time.monotonic()
 
+    def counters(self) -> dict:
+        """What a checkpoint holds besides arrays, ready for JSON."""
+        return {
+            "config": to_dict(self.cfg),
+            "run": self.record,
+            "step": self.step,
+            "logged": self.logged,
+            "updates": self.agent.updates,
+            "optimizers": {part: o.count for part, o in self.agent.optimizers.items()},
+            "pace": self.pace.debt,
+            "logger": self.logger.state(),
+        }
+
     def resume(self) -> None:
         """The inverse of `save`; the environments replay the actions of their running episodes."""
-        tensors, meta, folder = checkpoint.load(self.logdir)
-        checkpoint.compare_config(meta["config"], to_dict(self.cfg))
-        same = ("env", "seed")
-        checkpoint.compare_config(*({k: d[k] for k in same} for d in (meta["run"], self.description)))
+        tensors, meta, _ = checkpoint.load(self.logdir, check=self.adopt)
         load_agent(self.agent, tensors, meta)
         self.step, self.logged, self.pace.debt = meta["step"], meta["logged"], meta["pace"]
         self.state = State(*(tensors[f"acting/{k}"].to(self.device) for k in "hz"))
         arrays = {k[5:]: x.numpy() for k, x in tensors.items() if k.startswith("envs/")}
         self.row = self.envs.restore(meta["envs"], arrays)
-        self.replay.load(self.logdir / "replay", folder)
         self.logger.restore(meta["logger"], self.step)
-        checkpoint.restore_rng(tensors)
+        rewind(self.logger.path, self.logged)  # the last line of an interrupted run goes, too
+        stored = meta["run"] | ledger.read(self.logdir)
+        self.record = ledger.resumed(stored, self.record, self.step)
+        checkpoint.restore_rng(tensors)  # last: nothing may draw between here and the loop
 
-    def finish(self, status: str) -> None:
-        """The last line, the last checkpoint, and how it ended."""
-        if self.step > self.logged:
-            self.log(0)
-        self.save()
-        self.logger.close()
-        hours = {"status": status, "step": self.step, "hours": round(self.logger.hours, 4)}
-        write_json(self.logdir / "run.json", self.description | hours)
+    def adopt(self, meta: dict, folder: Path) -> None:
+        """Takes over the replay of a checkpoint, if it belongs to this run."""
+        asked = {"env": self.env_id, "seed": self.seed}
+        stored = {name: meta["run"][name] for name in asked}
+        checkpoint.compare_config(stored | meta["config"], asked | to_dict(self.cfg))
+        self.replay.load(self.logdir / "replay", folder)
+
+    def note(self, status: str, **more: str) -> None:
+        """Writes run.json: the record, and how far the run has come."""
+        progress = {
+            "status": status,
+            "step": self.step,
+            "frames": self.step * self.envs.repeat,
+            "updates": self.agent.updates,
+            "hours": round(self.logger.hours, 4),
+        }
+        ledger.write(self.logdir / "run.json", self.record | progress | more)
 
 
 class Pace:
@@ -200,9 +277,11 @@ class Pace:
         self.ratio, self.size, self.debt = ratio, size, 0.0
 
     def earn(self, steps: int) -> None:
+        """Counts steps of the agent, over all streams."""
         self.debt += steps * self.ratio
 
     def due(self) -> int:
+        """Whole updates to do now; the rest is kept for later."""
         updates, self.debt = divmod(self.debt, self.size)
         return int(updates)
 
@@ -225,19 +304,42 @@ def make_envs(cfg: Config, env_id: str, streams: int, seed: int) -> envs.VectorE
     return envs.make(env_id, streams, seed, protocol)
 
 
-def make_replay(cfg: Config, obs, action: int, seed: int, device) -> Replay:
-    """The memory the settings ask for, refused if it would not fit."""
-    r, m = cfg.replay, cfg.model
-    latent = None
-    if r.latents:
-        if not isinstance(m.latent, Categorical):
-            raise ValueError("replay.latents needs categorical latents; set replay.latents=False")
-        latent = LatentSpec(m.deter, m.latent.groups, m.latent.classes)
+def make_agent(cfg: Config, obs: ObsSpec, action: ActionSpec, device: torch.device) -> Dreamer:
+    """An agent with fast layers on its device; its first weights are the same on every device."""
+    agent = fast.accelerate(Dreamer(cfg, obs, action)).to(device)
+    agent.build_optimizers()  # anew: the moments live where the parameters do
+    return agent
+
+
+def make_replay(
+    cfg: Config,
+    obs: ObsSpec,
+    action: int,
+    seed: int,
+    device: torch.device,
+    progress: bool = False,
+) -> Replay:
+    """The memory the settings ask for, refused if it would not fit; progress: says its size."""
+    r, latent = cfg.replay, latent_spec(cfg)
     needed = nbytes(r.capacity, obs, action, latent)
+    if progress:
+        tqdm.write(f"The replay takes {needed / 1e9:.2f} GB of memory when full.", file=sys.stderr)
     check_memory(needed)
     return Replay(
         r.capacity, cfg.envs, obs, action, latent=latent, seed=seed, device=device, online=r.online
     )
+
+
+def latent_spec(cfg: Config) -> LatentSpec | None:
+    """What the replay keeps of the agent's states; None where it keeps nothing."""
+    if not cfg.replay.latents:
+        return None
+    if not isinstance(cfg.model.latent, Categorical):
+        raise ValueError(
+            f"replay.latents needs a Categorical latent, got {cfg.model.latent}; "
+            "set replay.latents=False"
+        )
+    return LatentSpec(cfg.model.deter, cfg.model.latent.groups, cfg.model.latent.classes)
 
 
 def agent_tensors(agent: Dreamer) -> dict[str, Tensor]:
@@ -260,50 +362,6 @@ def load_agent(agent: Dreamer, tensors: dict[str, Tensor], meta: dict) -> None:
             o.second[name].copy_(tensors[f"moment2/{name}"])
 
 
-def describe(cfg: Config, env_id: str, steps: int, seed: int, device: torch.device) -> dict:
-    """What must stand beside every number this run produces."""
-    return {
-        "env": env_id,
-        "protocol": cfg.protocol if env_id.startswith("ALE/") else None,
-        "steps": steps,
-        "seed": seed,
-        "commit": commit(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {
-            name: version(name) for name in ("dreamer-lite", "torch", "numpy", "gymnasium")
-        }
-        | {"python": platform.python_version()},
-        "hardware": hardware(device),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def commit() -> str | None:
-    """The git commit of the code, with + if it was changed since; None outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True)
-    except OSError:
-        return None
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") or None
-
-
-def hardware(device: torch.device) -> str:
-    """The processor, or the GPU if that is what computes."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    names = [x.split(":")[1].strip() for x in info.read_text().splitlines() if "model name" in x] if info.exists() else []
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {len(names) or 'unknown'} cores"
-
-
-def write_json(path: Path, data: dict) -> None:
-    """Readable and complete: the file is replaced in one step."""
-    with checkpoint.atomic(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-
-
 # --- stopping ------------------------------------------------------------------------------------
 
 
@@ -316,16 +374,21 @@ class Interrupted(SystemExit):
 
 @contextmanager
 def saving_on_signal() -> Iterator[list[int]]:
-    """A list that receives SIGINT or SIGTERM instead of the process; a second one is not caught."""
+    """A list that receives SIGINT or SIGTERM instead of the process; a second one is not caught.
+
+    Outside the main thread, where Python allows no handlers, the list stays empty.
+    """
     received: list[int] = []
-    before = {}
+    before: dict[int, object] = {}
 
     def note(number, _frame):
         received.append(number)
         signal.signal(number, before[number])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, note)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.getsignal(number)
+            signal.signal(number, note)
     try:
         yield received
     finally:
@@ -333,50 +396,87 @@ def saving_on_signal() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-# --- evaluation ----------------------------------------------------------------------------------
+# --- evaluating ----------------------------------------------------------------------------------
 
 
 class Score(NamedTuple):
-    """Returns of finished evaluation episodes, in the units of the reward."""
+    """Returns of evaluation episodes, in the units of the reward, and their lengths in steps."""
 
     mean: float
-    sd: float
+    sd: float  # of the episodes, with n - 1; 0 for a single one
     episodes: list[float]
     lengths: list[int]
+    cut: int = 0  # episodes that were not over after `limit` steps
 
 
 def evaluate(
-    agent: Dreamer, env_id: str, episodes: int, *, seed: int = 1_000_000, mode: bool = False
+    agent: Dreamer,
+    env_id: str,
+    episodes: int,
+    *,
+    seed: int = EVALUATION_SEED,
+    mode: bool = False,
+    limit: int = 27_000,
 ) -> Score:
-    """Plays `episodes` whole episodes without learning; mode: the most likely action.
+    """Plays `episodes` whole episodes without learning; the same seed plays the same episodes.
 
-    The first `episodes` episodes *started* count, so that short ones are not preferred.
+    mode: the most likely action. limit: steps after which an episode counts as it stands (Atari's
+    own limit of 108,000 frames). The first episodes *started* count: the first ones to end would
+    be the short ones. Torch's random numbers are as before afterwards.
     """
-    streams = min(episodes, 8)
-    world = make_envs(agent.cfg, env_id, streams, seed)
+    if episodes < 1 or limit < 1:
+        raise ValueError(f"episodes and limit must be at least 1, got {episodes} and {limit}")
     device = next(agent.parameters()).device
-    row, state = world.reset(), agent.initial(streams).map(lambda x: x.to(device))
-    quota = [episodes // streams + (i < episodes % streams) for i in range(streams)]
-    done: list[list[envs.Episode]] = [[] for _ in range(streams)]
-    while any(len(d) < q for d, q in zip(done, quota, strict=True)):
+    world = make_envs(agent.cfg, env_id, min(episodes, 8), seed)
+    played: list[Outcome] = []
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        while len(played) < episodes:
+            played += play(agent, world, mode, limit)
+    world.close()
+    return summarize(played[:episodes])
+
+
+class Outcome(NamedTuple):
+    """One evaluation episode; over: it ended by itself."""
+
+    score: float
+    length: int
+    over: bool
+
+
+def play(agent: Dreamer, world: envs.VectorEnv, mode: bool, limit: int) -> list[Outcome]:
+    """The next episode of every stream, at most `limit` steps of it."""
+    row, state = world.reset(), agent.initial(world.num_envs)
+    score, length = np.zeros(world.num_envs), np.zeros(world.num_envs, int)
+    running = np.ones(world.num_envs, bool)
+    for _ in range(limit):
         action, state = agent.act(row, state, mode)
         row = world.step(action)
-        for e in world.finished:
-            if len(done[e.stream]) < quota[e.stream]:
-                done[e.stream].append(e)
-    world.close()
-    ended = [e for d in done for e in d]
-    scores = [e.score for e in ended]
+        score += running * row.reward
+        length += running
+        running[[episode.stream for episode in world.finished]] = False
+        if not running.any():
+            break
+    return [
+        Outcome(float(s), int(n), not r) for s, n, r in zip(score, length, running, strict=True)
+    ]
+
+
+def summarize(played: list[Outcome]) -> Score:
+    """Mean and standard deviation."""
+    scores = [one.score for one in played]
     sd = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
-    return Score(float(np.mean(scores)), sd, scores, [e.length for e in ended])
+    cut = sum(not one.over for one in played)
+    return Score(float(np.mean(scores)), sd, scores, [one.length for one in played], cut)
 
 
 def load_run(path: Path | str, device: str = "cpu") -> tuple[Dreamer, dict]:
-    """A trained agent from a run folder or one of its checkpoints, and the run's description."""
+    """A trained agent from a run folder or one of its checkpoints, and the run's record."""
     tensors, meta, _ = checkpoint.load(path)
     cfg = from_dict(meta["config"])
     world = make_envs(cfg, meta["run"]["env"], 1, 0)
-    agent = fast.accelerate(Dreamer(cfg, world.obs_spec, world.action_spec)).to(pick_device(device))
+    agent = make_agent(cfg, world.obs_spec, world.action_spec, pick_device(device))
     world.close()
     load_agent(agent, tensors, meta)
     return agent, meta["run"]

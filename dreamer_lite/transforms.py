@@ -44,7 +44,7 @@ def twohot(x: Tensor, bins: Tensor) -> Tensor:
     in x (it is a target). Source: V3v2; authors' code `outs.TwoHot.loss`.
     """
     x = x.detach().clamp(bins[0], bins[-1])
-    above = torch.searchsorted(bins, x.contiguous()).clamp(min=1)  # [...]
+    above = torch.searchsorted(bins, x.contiguous(), right=True).clamp(1, len(bins) - 1)  # [...]
     below = above - 1
     weight = (x - bins[below]) / (bins[above] - bins[below])  # share of the upper bin
     out = torch.zeros(*x.shape, len(bins), dtype=x.dtype, device=x.device)

@@ -21,9 +21,9 @@ from dreamer_lite.spaces import ObsSpec, is_image
 class KL:
     """Who moves towards whom: `dyn` pulls the prior, `rep` the posterior; `free` nats are ignored."""
 
-    dyn: float = 1.0
-    rep: float = 0.1
-    free: float = 1.0
+    dyn: float = 1.0  # weight of the side that moves the prior
+    rep: float = 0.1  # weight of the side that moves the posterior
+    free: float = 1.0  # nats below which the KL costs nothing
     per_step: bool = True  # V3: the floor acts on each (t, b); V1, V2: on the mean of the batch
 
 
@@ -52,16 +52,17 @@ class ModelConfig:
     cell: type[nn.Module] = BlockGRU
     deter: int = 8192  # D, width of the memory h
     hidden: int = 1024  # Y, width inside the RSSM
-    prior_layers: int = 2
-    post_layers: int = 1
+    prior_layers: int = 2  # hidden layers from h to the prior
+    post_layers: int = 1  # hidden layers from (h, e) to the posterior
     units: int = 1024  # U, width of MLPs and heads
     vector_layers: int = 3  # encoder and decoder of vectors
-    reward_layers: int = 1
-    cont_layers: int = 1
+    reward_layers: int = 1  # hidden layers of the reward predictor
+    cont_layers: int = 1  # hidden layers of the continue predictor
     head: type[nn.Module] = TwoHotHead  # how scalars are predicted: rewards and values
     conv: Conv = Conv()
     style: Style = Style()
     kl: KL = KL()
+    obs_scale: float = 1.0  # weight of reconstruction; 16 makes 16×16 images count like 64×64
     gamma: float = 1 - 1 / 333  # discount per agent step; enters once, in the label of `cont`
 
 

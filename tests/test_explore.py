@@ -36,7 +36,7 @@ def test_the_page_carries_the_frames_the_labels_and_the_text_alternative():
     text = page(x=[0.5, 1e-3])._repr_html_()
     frames = json.loads(re.search(r'application/json">(.*?)</script>', text)[1])
     assert len(frames) == 2 and all(f.startswith("data:image/png;base64,") for f in frames)
-    assert f'alt="{ALT}"' in text and "<label>x" in text and 'data-values="0.5|0.001"' in text
+    assert f'alt="{ALT}"' in text and "<span>x</span>" in text and 'data-values="0.5|0.001"' in text
 
 
 def test_names_and_values_cannot_break_out_of_the_page():

@@ -14,15 +14,17 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
 # A module imports only from those above it.
-LAYERS = """spaces transforms distributions heads networks rssm world_model returns behavior replay envs optim
-presets agent checkpoint logger fast distributed training report bench sweep cli""".split()
+LAYERS = """
+spaces transforms distributions heads networks rssm world_model returns behavior replay envs
+optim presets agent checkpoint logger fast distributed ledger training parcel report bench sweep cli
+""".split()
 BESIDE = ["toys", "doctor", "check", "explore"]  # nothing in LAYERS imports these
 
 
 def conda(name):
     """The lines of an environment file: those for conda, those for pip."""
     lines = yaml.safe_load((ROOT / name).read_text())["dependencies"]
-    return [x for x in lines if isinstance(x, str)], next(x["pip"] for x in lines if "pip" in x and x != "pip")
+    return [x for x in lines if isinstance(x, str)], lines[-1]["pip"]
 
 
 def requirements():
@@ -59,8 +61,8 @@ def test_the_environment_file_asks_for_extras_that_exist():
 
 def test_binder_gets_the_same_environment():
     system, pip = conda("environments.yml")
-    moved = [re.sub(r"(--constraint |--editable \.)", r"\1", line) for line in pip]
-    moved = [line.replace("constraint ", "constraint ../").replace("editable .", "editable ..") for line in moved]
+    up = {"--constraint ": "--constraint ../", "--editable .": "--editable .."}
+    moved = [re.sub("|".join(map(re.escape, up)), lambda m: up[m[0]], line) for line in pip]
     assert conda("binder/environment.yml") == (system, moved)
 
 
@@ -93,7 +95,8 @@ def imported(tree):
     """The package's own modules that a module imports, anywhere in it."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("dreamer_lite."))
+            paths = [alias.name.split(".") for alias in node.names]
+            yield from (path[1] for path in paths if path[0] == "dreamer_lite" and path[1:])
         if isinstance(node, ast.ImportFrom):
             path = (node.module or "").split(".")
             if node.level or path[0] == "dreamer_lite":

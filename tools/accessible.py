@@ -1,11 +1,14 @@
-"""Sphinx extension: roles that screen readers understand, where the builder writes others."""
+"""Sphinx extension: mends what the builder writes and screen readers do not understand."""
 
-ROLES = {'role="doc-biblioentry"': 'role="listitem"'}  # deprecated, and no child of a list
+REPAIRS = {
+    'role="doc-biblioentry"': 'role="listitem"',  # deprecated, and no child of a list
+    '<summary aria-label="Toggle hidden content">': "<summary>",  # hides the text it shows
+}
 
 
 def repair(app, pagename, templatename, context, doctree):
-    """Replace the roles in the body of a page."""
-    for wrong, right in ROLES.items():
+    """Mend the body of a page."""
+    for wrong, right in REPAIRS.items():
         context["body"] = context.get("body", "").replace(wrong, right)
 
 

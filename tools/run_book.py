@@ -67,7 +67,7 @@ def inputs(text: Path) -> list[Path]:
 
 
 def lay_out() -> None:
-    """Copy the sources of the site. Of a pair only the notebook may be there: one page, one file."""
+    """Copy the sources of the site, without the texts of notebooks: one page, one file."""
     shutil.rmtree(OUT, ignore_errors=True)
     shutil.rmtree(ROOT / "_build/html", ignore_errors=True)  # no page outlives its source
     shutil.copytree(BOOK, OUT, ignore=shutil.ignore_patterns("*.ipynb", ".*"))
@@ -85,6 +85,7 @@ def execute(text: Path, folder: Path) -> nbformat.NotebookNode:
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
         store_widget_state=False,
+        extra_arguments=["--log-level=ERROR"],  # of the kernel, which warns of matters not ours
         coalesce_streams=True,  # the pieces in which print arrives depend on the clock
     )
     try:

@@ -1,0 +1,258 @@
+"""Where the time of training goes, beside what the machine could do (chapter 13).
+
+    world model, imagination, actor-critic, optimizer    the parts of an update, each on its own
+    update                                               the whole of it
+    replay, acting, environment                          what surrounds it
+
+Percentages compare with this machine's rate of a large matrix product, measured in the same run.
+Only numbers of one run may be compared, and only if nothing else ran meanwhile.
+"""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import psutil
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dreamer_lite import fast, ledger
+from dreamer_lite.agent import Dreamer
+from dreamer_lite.envs import VectorEnv
+from dreamer_lite.presets import Config
+from dreamer_lite.replay import Replay
+from dreamer_lite.training import make_envs, make_replay, pick_device
+
+SIDE = 2048  # of the square matrices that tell the machine's rate
+TICKS = 256  # rows per stream to sample from
+LEAST = 0.05  # seconds that one measurement takes at least, so that the clock is fine enough
+Parts = dict[str, Callable[[], object]]
+
+
+def measure(
+    cfg: Config, env_id: str, *, device: str = "auto", repeats: int = 5, side: int = SIDE
+) -> dict:
+    """Times all parts of training under the settings `cfg`; a dictionary ready for JSON.
+
+    FLOPs are nominal: the products of the readable layers, counted before `fast` replaces them.
+    """
+    place, load = pick_device(device), psutil.getloadavg()[0]
+    fast.keep_freed_memory()
+    world, agent, replay = build(cfg, env_id, place)
+    parts = pieces(agent, replay) | {
+        "acting": acting(agent, world),
+        "environment": lambda: world.step(world.sample()),
+    }
+    flops = {name: count(part) for name, part in parts.items()}
+    fast.accelerate(agent)
+    rate = matmul_rate(place, side, repeats)
+    seconds = {name: clock(part, place, repeats) for name, part in parts.items()}
+    world.close()
+    for numbers in (flops, seconds):  # actor-critic learns from dreams, so it is timed with them
+        numbers["actor-critic"] = max(0, numbers.pop("behavior") - numbers["imagination"])
+    return machine(place, load, repeats) | {
+        "env": env_id,
+        "settings": settings(agent),
+        "matmul_gflops": rate / 1e9,
+        "parts": {name: row(seconds[name], flops[name], rate) for name in ORDER},
+        "steps_per_second": pace(cfg, seconds),
+    }
+
+
+ORDER = (
+    *("world model", "imagination", "actor-critic", "optimizer", "update"),
+    *("replay", "acting", "environment"),
+)
+
+
+def build(cfg: Config, env_id: str, device: torch.device) -> tuple[VectorEnv, Dreamer, Replay]:
+    """Everything that training needs, and some random experience to train on."""
+    torch.manual_seed(0)
+    world = make_envs(cfg, env_id, cfg.envs, 0)
+    agent = Dreamer(cfg, world.obs_spec, world.action_spec).to(device)
+    replay = make_replay(cfg, world.obs_spec, world.action_spec.size, 0, device)
+    row, state = world.reset(), agent.initial(cfg.envs)
+    for _ in range(max(TICKS, cfg.replay.length + 1)):
+        replay.add(row, state if cfg.replay.latents else None)
+        row = world.step(world.sample())
+    return world, agent, replay
+
+
+# --- what is measured ----------------------------------------------------------------------------
+
+
+def pieces(agent: Dreamer, replay: Replay) -> Parts:
+    """The parts of one update, and the whole, on the same batch."""
+    size = agent.cfg.replay.length, agent.cfg.replay.batch
+    sample = replay.sample(*size)
+    batch, start = sample.sequence, sample.start
+    states = agent.world_model.loss(batch, start)[1].map(torch.Tensor.detach)
+    flat, cont = states.map(lambda x: x.flatten(0, 1)), batch.cont.flatten()
+    grads = {
+        part: [torch.full_like(p, 1e-3) for p in o.params.values()]
+        for part, o in agent.optimizers.items()
+    }
+
+    def learn_model() -> None:
+        losses = agent.world_model.loss(batch, start)[0]
+        differentiate(losses, agent.world_model)
+
+    def imagine():
+        return agent.behavior.dream(agent.world_model, flat, cont)
+
+    def learn_behavior() -> None:
+        dream = imagine()
+        losses = agent.behavior.losses(dream)[0]
+        if agent.cfg.behavior.critic.replay:
+            bootstrap = dream.ret[0].unflatten(0, batch.reward.shape)
+            losses["replay"] = agent.behavior.replay_loss(
+                states, batch, bootstrap, agent.cfg.model.gamma
+            )
+        differentiate(losses, agent.behavior)
+
+    def move() -> None:
+        for part, optimizer in agent.optimizers.items():
+            optimizer.step(grads[part])
+
+    def fetch() -> None:
+        fresh = replay.sample(*size)
+        replay.write_back(fresh.where, states)
+
+    return {
+        "world model": learn_model,
+        "imagination": imagine,
+        "behavior": learn_behavior,
+        "optimizer": move,
+        "update": lambda: agent.update(batch, start),
+        "replay": fetch,
+    }
+
+
+def differentiate(losses: dict[str, torch.Tensor], module: torch.nn.Module) -> None:
+    """The backward pass of all losses into a module's parameters."""
+    params = [p for p in module.parameters() if p.requires_grad]
+    torch.autograd.grad(sum(losses.values()), params, allow_unused=True)
+
+
+def acting(agent: Dreamer, world: VectorEnv) -> Callable[[], object]:
+    """One tick of all streams."""
+    row, state = world.reset(), agent.initial(world.num_envs)
+    return lambda: agent.act(row, state)
+
+
+def matmul_rate(device: torch.device, side: int, repeats: int) -> float:
+    """FLOP per second of a float32 product of two square matrices, as PyTorch is set up."""
+    a, b = torch.randn(2, side, side, device=device)
+    return 2 * side**3 / clock(lambda: a @ b, device, repeats)
+
+
+# --- how it is measured --------------------------------------------------------------------------
+
+
+def clock(part: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Seconds per call: the median of `repeats` measurements after a warm-up."""
+    part()
+    calls = max(1, int(LEAST / max(elapsed(part, 1, device), 1e-9)))
+    return median(elapsed(part, calls, device) / calls for _ in range(repeats))
+
+
+def elapsed(part: Callable[[], object], calls: int, device: torch.device) -> float:
+    """Seconds until `calls` calls have been computed, not merely queued."""
+    wait(device)
+    began = time.perf_counter()
+    for _ in range(calls):
+        part()
+    wait(device)
+    return time.perf_counter() - began
+
+
+def wait(device: torch.device) -> None:
+    """Until an accelerator has done all it was told."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def count(part: Callable[[], object]) -> int:
+    """FLOPs of the matrix products and convolutions in one call; a multiply-add is two."""
+    with FlopCounterMode(display=False) as counter:
+        part()
+    return counter.get_total_flops()
+
+
+# --- what is said --------------------------------------------------------------------------------
+
+
+def machine(device: torch.device, load: float, repeats: int) -> dict:
+    """What must stand beside every timing."""
+    return {
+        "hardware": ledger.hardware(device),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "load_before": load,
+        "versions": ledger.versions(),
+        "commit": ledger.commit(),
+        "repeats": repeats,
+    }
+
+
+def settings(agent: Dreamer) -> dict:
+    """The sizes that determine the work."""
+    replay, behavior = agent.cfg.replay, agent.cfg.behavior
+    return {
+        "parameters": sum(p.numel() for p in agent.parameters() if p.requires_grad),
+        "batch": replay.batch,
+        "length": replay.length,
+        "horizon": behavior.horizon,
+        "streams": agent.cfg.envs,
+        "ratio": replay.ratio,
+    }
+
+
+def row(seconds: float, flops: int, rate: float) -> dict:
+    """One part: time, calls per second, work, and the share of the machine's rate it reaches."""
+    return {
+        "ms": 1e3 * seconds,
+        "per_second": 1 / seconds if seconds else None,
+        "gflop": flops / 1e9,
+        "percent": 100 * flops / seconds / rate if seconds and flops else None,
+    }
+
+
+def pace(cfg: Config, seconds: dict[str, float]) -> float:
+    """Agent steps per second of training: a tick of all streams and the updates it earns."""
+    updates = cfg.envs * cfg.replay.ratio / (cfg.replay.batch * cfg.replay.length)  # per tick
+    tick = seconds["environment"] + seconds["acting"]
+    return cfg.envs / (tick + updates * (seconds["update"] + seconds["replay"]))
+
+
+def table(result: dict) -> str:
+    """The numbers for people."""
+    size = result["settings"]
+    lines = [
+        f"{result['hardware']}, device {result['device']}, {result['threads']} threads",
+        f"{result['env']}: {size['parameters']:,} parameters, batch {size['batch']} x "
+        f"{size['length']}, horizon {size['horizon']}, {size['streams']} streams",
+        f"matrix product {result['matmul_gflops']:.0f} GFLOP/s in float32 (100 %)",
+        "",
+        f"{'part':<12} {'ms':>9} {'per s':>9} {'GFLOP':>9} {'%':>6}",
+    ]
+    lines += [line(name, numbers) for name, numbers in result["parts"].items()]
+    lines += ["", f"training: {result['steps_per_second']:.1f} agent steps per second"]
+    if result["load_before"] > 0.5:
+        lines += [
+            f"WARNING: the load average was {result['load_before']:.1f} before the start. This "
+            "must run alone: repeat it when nothing else runs."
+        ]
+    return "\n".join(lines)
+
+
+def line(name: str, numbers: dict) -> str:
+    """One row of the table; a dash where there is nothing to say."""
+    cells = [numbers[key] for key in ("ms", "per_second", "gflop", "percent")]
+    cells[2] = cells[2] or None
+    formats = ("9.2f", "9.1f", "9.3g", "6.1f")
+    shown = [
+        f"{x:{f}}" if x is not None else f"{'-':>{f.split('.')[0]}}"
+        for x, f in zip(cells, formats, strict=True)
+    ]
+    return f"{name:<12} " + " ".join(shown)

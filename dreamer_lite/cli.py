@@ -1,0 +1,294 @@
+"""The command line: one verb per thing to do with an agent (chapter 12).
+
+    dreamer-lite train <preset> ...  ->  a run folder  ->  eval, dream, pack (and unpack elsewhere)
+
+Every number of a preset is an option: `dreamer-lite train laptop --help` lists them. Exit status: 0
+if what was asked is done, 2 if it cannot be done as asked, 128 + signal if it was interrupted.
+"""
+
+import argparse
+import json
+import runpy
+import sys
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from tyro.conf import AvoidSubcommands, Positional, SuppressFixed, arg, subcommand
+
+from dreamer_lite import bench, parcel, report, training
+from dreamer_lite.distributions import Categorical
+from dreamer_lite.presets import PRESETS, SIZES, Config, sized
+
+ABOUT = {
+    "v3": "DreamerV3 as published: 200M parameters, Atari at 200M frames (needs a large GPU)",
+    "atari100k": "the Atari 100k benchmark: 12M parameters, 100,000 agent steps",
+    "laptop": "small enough for two processor cores: a few hours for a game",
+    "toy": "16x16 pixels: minutes",
+    "vector": "observations that are a few numbers, such as CartPole or joint angles",
+}
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Size = Literal[tuple(SIZES)]
+Settings = Annotated[Config, arg(name="")]  # --replay.ratio rather than --config.replay.ratio
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an agent, or go on with a run that was stopped."""
+
+    config: Settings
+    env: str  # Gymnasium id, e.g. ALE/Boxing-v5 or dreamer_lite/MiniPong-v0
+    steps: int  # agent steps in all, over all streams; a finished run goes on if this is raised
+    logdir: Path  # the run's folder; a run that it holds is continued
+    size: Size | None = None  # another row of the table of model sizes
+    seed: int = 0  # of weights, environments and replay
+    device: Device = "auto"  # auto: a CUDA GPU if there is one, else the CPU
+    threads: int | None = None  # of the processor; by default as many as PyTorch finds
+    log_every: int = 1000  # agent steps between two lines of metrics.jsonl
+    eval_every: int = 0  # agent steps between two evaluations (eval/score); 0: none
+    eval_episodes: int = 10  # of each evaluation
+    save_minutes: float = 5.0  # between two checkpoints
+    tensorboard: bool = False  # write the metrics for TensorBoard too
+
+    def run(self) -> None:
+        check_size(self.config, self.size)
+        use_threads(self.threads)
+        training.train(
+            self.config,
+            self.env,
+            self.steps,
+            self.logdir,
+            seed=self.seed,
+            device=self.device,
+            log_every=self.log_every,
+            eval_every=self.eval_every,
+            eval_episodes=self.eval_episodes,
+            save_minutes=self.save_minutes,
+            tensorboard=self.tensorboard,
+        )
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Play whole episodes without learning; prints mean, spread and a line of JSON."""
+
+    path: Annotated[Positional[Path], arg(metavar="RUN")]  # a run, checkpoint or milestone
+    episodes: int = 10  # how many
+    mode: Literal["sample", "mode"] = "sample"  # draw from the policy, or its likeliest action
+    seed: int = training.EVALUATION_SEED  # of environments and policy; far from those of training
+    device: Device = "auto"  # auto: a CUDA GPU if there is one, else the CPU
+    threads: int | None = None  # of the processor; by default as many as PyTorch finds
+
+    def run(self) -> None:
+        use_threads(self.threads)
+        agent, run = report.load_agent_from(self.path, self.device)
+        score = training.evaluate(
+            agent, run["env"], self.episodes, seed=self.seed, mode=self.mode == "mode"
+        )
+        print(f"{run['env']} at step {run['step']}: {score.mean:.2f} ± {score.sd:.2f} ", end="")
+        print(f"(mean and standard deviation of {self.episodes} episodes, {self.mode})")
+        if score.cut:
+            print(f"{score.cut} episodes were not over and count as far as they went")
+        asked = {"env": run["env"], "step": run["step"], "mode": self.mode, "seed": self.seed}
+        print(json.dumps(asked | score._asdict()))
+
+
+@dataclass(frozen=True)
+class Dream:
+    """Show what the model expects: recorded frames, its dream of them, and dreams of its own.
+
+    Writes dream.webp (or .gif), dream.png, imagined.png and dream.json.
+    """
+
+    path: Annotated[Positional[Path], arg(metavar="RUN")]  # a run, checkpoint or milestone
+    out: Path = Path("dreams")  # folder of the pictures
+    format: Literal["webp", "gif"] = "webp"  # of the video
+    steps: int = 400  # rows to record in each of the streams
+    clips: int = 3  # rows of the video, from different moments
+    context: int = 5  # frames the model sees before it dreams
+    length: int | None = None  # frames of a clip; by default up to 50, as episodes allow
+    horizon: int = 15  # steps of the model's own dreams
+    samples: int = 3  # dreams of its own from each of two frames
+    seed: int = 0  # of environments and dreams
+    device: Device = "auto"  # auto: a CUDA GPU if there is one, else the CPU
+    threads: int | None = None  # of the processor; by default as many as PyTorch finds
+
+    def run(self) -> None:
+        use_threads(self.threads)
+        agent, run = report.load_agent_from(self.path, self.device)
+        report.image_key(agent)  # an agent without images is refused before it plays
+        played = report.record(agent, run["env"], self.steps, self.seed, streams=2)
+        rows, start = report.clips(agent, played, self.length, self.clips)
+        self.out.mkdir(parents=True, exist_ok=True)
+        with report.seeded(self.seed):
+            self.show(report.open_loop(agent, rows, self.context, start))
+            self.imagine(agent, rows, start)
+        print(f"Pictures are in {self.out}.")
+
+    def show(self, loop: report.OpenLoop) -> None:
+        """Truth, dream and error: video, strip, numbers and a caption."""
+        report.save_video(report.film(loop), self.out / f"dream.{self.format}")
+        report.save_figure(report.strip(loop), self.out / "dream.png")
+        caption = report.describe(loop)
+        numbers = {
+            "caption": caption,
+            "context": loop.context,
+            "psnr": report.psnr(loop.truth, loop.model).mean(1).round(3).tolist(),
+        }
+        (self.out / "dream.json").write_text(json.dumps(numbers) + "\n", encoding="utf-8")
+        print(caption)
+
+    def imagine(self, agent, rows, start) -> None:
+        """The policy's own dreams, from the last seen frame of the first and the last clip."""
+        frames = [0, self.clips - 1] if self.clips > 1 else [0]
+        state = report.watch(agent, rows, self.context, start).map(lambda x: x[frames])
+        dream = report.imagine(agent, state, self.horizon, samples=self.samples)
+        figure = report.storyboard(dream, agent.cfg.model.gamma)
+        report.save_figure(figure, self.out / "imagined.png")
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Put a run into one file, to go on with it on another machine."""
+
+    logdir: Positional[Path]  # the run's folder
+    out: Path  # the file to write, e.g. run.zip
+
+    def run(self) -> None:
+        step = parcel.pack(self.logdir, self.out)
+        print(f"{self.out}: step {step}, {self.out.stat().st_size / 1e6:.1f} MB")
+
+
+@dataclass(frozen=True)
+class Unpack:
+    """Make a run folder from a packed file; `train` with the same settings continues it."""
+
+    path: Annotated[Positional[Path], arg(metavar="FILE")]  # a file that `pack` wrote
+    logdir: Path  # the folder to make
+
+    def run(self) -> None:
+        step = parcel.unpack(self.path, self.logdir)
+        print(f"{self.logdir}: step {step}; continue it with `dreamer-lite train`")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time every part of training. Must run alone: other programs falsify it."""
+
+    config: Settings
+    env: str = "ALE/Boxing-v5"  # Gymnasium id, e.g. dreamer_lite/MiniPong-v0
+    size: Size | None = None  # another row of the table of model sizes
+    repeats: int = 5  # measurements of which the median counts
+    device: Device = "auto"  # auto: a CUDA GPU if there is one, else the CPU
+    threads: int | None = None  # of the processor; by default as many as PyTorch finds
+    out: Path | None = None  # also write the numbers as JSON
+
+    def run(self) -> None:
+        check_size(self.config, self.size)
+        use_threads(self.threads)
+        result = bench.measure(self.config, self.env, device=self.device, repeats=self.repeats)
+        print(bench.table(result))
+        if self.out:
+            self.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Can this machine run the book? One line per question."""
+
+    def run(self) -> None:
+        runpy.run_module("dreamer_lite.doctor", run_name="__main__")
+
+
+def resized(cfg: Config, size: str | None) -> Config:
+    """The settings in another size; those that no size fits stay as they are."""
+    return sized(cfg, size) if size and isinstance(cfg.model.latent, Categorical) else cfg
+
+
+def check_size(cfg: Config, size: str | None) -> None:
+    """Refuse what `resized` had to leave alone."""
+    if size and not isinstance(cfg.model.latent, Categorical):
+        raise ValueError(
+            f"size {size} says how many classes a Categorical latent has, but this preset has "
+            f"{cfg.model.latent}; set --model.deter, --model.hidden and --model.units instead"
+        )
+
+
+def use_threads(count: int | None) -> None:
+    """How many processor threads PyTorch may use; None leaves it to PyTorch."""
+    if count is not None and count < 1:
+        raise ValueError(f"threads must be at least 1, got {count}")
+    if count:
+        torch.set_num_threads(count)
+
+
+# --- parsing -------------------------------------------------------------------------------------
+
+
+def commands(size: str | None):
+    """Everything that can be typed, as a type; the presets in this size give the defaults."""
+    presets = {name: resized(cfg, size) for name, cfg in PRESETS.items()}
+    missing = tyro.MISSING
+    train = {k: Train(v, env=missing, steps=missing, logdir=missing) for k, v in presets.items()}
+    verbs = {
+        "train": chosen(train, Train.__doc__),
+        "eval": Eval,
+        "dream": Dream,
+        "pack": Pack,
+        "unpack": Unpack,
+        "bench": chosen({k: Bench(v) for k, v in presets.items()}, Bench.__doc__),
+        "doctor": Doctor,
+    }
+    return reduce(or_, (Annotated[kind, subcommand(verb)] for verb, kind in verbs.items()))
+
+
+def chosen(defaults: dict, about: str):
+    """A command whose next word is a preset; everything after it overrides the preset."""
+    kinds = [
+        Annotated[type(x), subcommand(name, default=x, description=ABOUT.get(name, name))]
+        for name, x in defaults.items()
+    ]
+
+    @dataclass(frozen=True)
+    class Chosen:
+        command: Annotated[reduce(or_, kinds), arg(name="")]
+
+        def run(self) -> None:
+            self.command.run()
+
+    Chosen.__doc__ = about
+    return Chosen
+
+
+def size_in(args: list[str]) -> str | None:
+    """The value of --size, which is read first because other options' defaults depend on it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--size", nargs="?")
+    size = parser.parse_known_args(args)[0].size
+    return size if size in SIZES else None  # the full parser complains about others
+
+
+def parse(args: list[str]):
+    """The command that was typed; its `run` does it.  Exits with status 2 if it makes no sense."""
+    options = AvoidSubcommands, SuppressFixed  # nothing to type for classes and functions
+    return tyro.cli(commands(size_in(args)), prog="dreamer-lite", args=args, config=options)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Do what was typed; mistakes are answered in a line, not in a traceback."""
+    command = parse(sys.argv[1:] if args is None else args)
+    try:
+        command.run()
+    except ValueError as error:
+        print(f"dreamer-lite: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:  # training saves itself and answers; the rest has nothing to save
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Reads the reference vectors beside this file; README.md tells what they are and who made them."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+FOLDER = Path(os.environ.get("PARITY_DIR", Path(__file__).parent))
+
+
+class Case(NamedTuple):
+    """One call of an official function: what went in, what came out, and how close is equal."""
+
+    hp: dict  # hyperparameters
+    x: dict[str, Tensor]  # inputs
+    w: dict[str, Tensor]  # weights, official names and layout
+    out: dict[str, Tensor]
+    grad: dict[str, Tensor]
+    rtol: float
+    atol: float
+
+
+def load(name: str) -> dict[str, Case]:
+    """All cases of a file.  Keys in the file read case/kind/name, kind in (in, w, out, grad)."""
+    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as data:
+        meta = json.loads(str(data["__meta__"]))
+        kinds = {case: {"in": {}, "w": {}, "out": {}, "grad": {}} for case in meta["cases"]}
+        for key in set(data.files) - {"__meta__"}:
+            case, kind, array = key.split("/", 2)
+            kinds[case][kind][array] = torch.as_tensor(data[key])
+    tolerance = meta["rtol"], meta["atol"]
+    return {case: Case(meta["cases"][case], *kinds[case].values(), *tolerance) for case in kinds}
+
+
+def cases(name: str, wanted: Callable[[str, dict], bool] = lambda case, hp: True):
+    """Decorates a test with one run per case of the file for which wanted(case, hp) holds."""
+    found = {k: case for k, case in load(name).items() if wanted(k, case.hp)}
+    assert found, f"{FOLDER / name}.npz holds no case for this test"
+    return pytest.mark.parametrize("case", [pytest.param(c, id=k) for k, c in found.items()])
+
+
+def close(actual: Tensor, expected: Tensor, case: Case, extra: float | Tensor = 0.0) -> None:
+    """|actual - expected| ≤ atol + rtol |expected| (+ extra), element by element."""
+    assert actual.shape == expected.shape, f"{tuple(actual.shape)} != {tuple(expected.shape)}"
+    actual, expected = actual.detach().double(), expected.double()
+    error = (actual - expected).abs() / (case.atol + case.rtol * expected.abs() + extra)
+    assert bool((error <= 1).all()), f"{error.max():.3g} times the tolerance\n{actual}\n{expected}"

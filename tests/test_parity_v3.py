@@ -1,0 +1,799 @@
+"""DreamerV3 computes what the authors' code computes: values and gradients, function by function.
+
+The vectors in `parity/` were recorded from the authors' functions. They are batch-major and keep
+rewards and actions of several keys apart; where this package is laid out otherwise, the mapping
+stands in the test. Cases of options that DreamerV3 does not use by default are listed in
+`parity/README.md`.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from parity.parity_io import Case, cases, close
+from torch import Tensor, nn
+
+from dreamer_lite import networks
+from dreamer_lite.agent import Dreamer
+from dreamer_lite.behavior import (
+    ActorConfig,
+    BehaviorConfig,
+    CriticConfig,
+    ReturnScale,
+    SlowCopy,
+    actor_loss,
+    critic_loss,
+    replay_return,
+)
+from dreamer_lite.distributions import BoundedNormal, Categorical, DiagNormal, OneHots
+from dreamer_lite.heads import BernoulliHead, NormalHead, PixelHead, SymlogHead, TwoHotHead
+from dreamer_lite.networks import (
+    BlockGRU,
+    BlockLinear,
+    ChannelNorm,
+    Conv,
+    Decoder,
+    Encoder,
+    RMSNorm,
+    Style,
+    mlp,
+)
+from dreamer_lite.optim import LaProp, Optimizer, adaptive_clip
+from dreamer_lite.presets import Config, Optimizers
+from dreamer_lite.replay import Sequence
+from dreamer_lite.returns import discount_weights, lambda_return
+from dreamer_lite.rssm import RSSM, State
+from dreamer_lite.spaces import ActionSpec
+from dreamer_lite.transforms import symexp, symexp_bins, symlog
+from dreamer_lite.world_model import KL, ModelConfig, kl_loss
+
+# --- from the authors' layout to ours ------------------------------------------------------------
+
+
+def swap(x: Tensor) -> Tensor:
+    """[B,T,...] <-> [T,B,...]."""
+    return x.transpose(0, 1)
+
+
+def leaf(x: Tensor) -> Tensor:
+    """A copy that gradients are asked for."""
+    return x.clone().requires_grad_()
+
+
+def one_by_one(loss, *tensors: Tensor) -> Tensor:
+    """A loss that averages over [A,B], asked about one element at a time.  -> [A,B]."""
+    lead = tensors[0].shape[:2]
+    rows = zip(*(x.flatten(0, 1) for x in tensors), strict=True)
+    return torch.stack([loss(*row) for row in rows]).unflatten(0, lead)
+
+
+def onehot_actions(action: Tensor, size: int) -> Tensor:
+    """Indices [B,T] -> one-hots [B,T,A]; numbers [B,T,A] stay."""
+    return action if action.is_floating_point() else F.one_hot(action.long(), size).float()
+
+
+class View(NamedTuple):
+    """Where an official array lives: of(parameter) or of(its gradient) has the official layout."""
+
+    parameter: nn.Parameter
+    of: Callable[[Tensor], Tensor]
+
+
+def kernel_views(layer: nn.Module, name: str, weights: dict) -> dict[str, View]:
+    """Official [in,out], [g,in/g,out/g] or [k,k,in,out] inside our weight."""
+    path, weight = f"{name}/kernel", layer.weight
+    if isinstance(layer, BlockLinear):
+        return {path: View(weight, lambda w: w)}
+    if isinstance(layer, nn.Conv2d):  # a smaller kernel is a larger one with a border of zeros
+        size = weights[path].shape[0]
+        middle = slice((weight.shape[-1] - size) // 2, (weight.shape[-1] + size) // 2)
+        return {path: View(weight, lambda w: w.permute(2, 3, 1, 0)[middle, middle])}
+    return {path: View(weight, lambda w: w.T)}
+
+
+def views(module: nn.Module, names: list, weights: dict) -> dict[str, View]:
+    """Our layers in order of construction, and the official names of the same layers.
+
+    A pair of names means that the authors have two layers where we have one with all outputs.
+    """
+    kinds = nn.Linear | nn.Conv2d | BlockLinear | RMSNorm | nn.LayerNorm
+    layers = [m for m in module.modules() if isinstance(m, kinds)]
+    found = {}
+    for layer, name in zip(layers, names, strict=True):
+        if isinstance(name, tuple):
+            for half, part in zip(name, (0, 1), strict=True):
+                found[f"{half}/kernel"] = View(layer.weight, lambda w, i=part: w.chunk(2)[i].T)
+                found[f"{half}/bias"] = View(layer.bias, lambda w, i=part: w.chunk(2)[i])
+        elif isinstance(layer, RMSNorm | nn.LayerNorm):
+            found[f"{name}/scale"] = View(layer.weight, lambda w: w)
+            if isinstance(layer, nn.LayerNorm):
+                found[f"{name}/shift"] = View(layer.bias, lambda w: w)
+        else:
+            found |= kernel_views(layer, name, weights)
+            found[f"{name}/bias"] = View(layer.bias, lambda w: w.flatten())
+    return found
+
+
+def h_first(arrays: dict[str, Tensor], deter: int) -> dict[str, Tensor]:
+    """The authors' decoder of vectors reads [z; h], everything else (and ours) [h; z]."""
+    swapped = {k: v.roll(deter, 0) for k, v in arrays.items() if k == "dec/mlp/linear0/kernel"}
+    return arrays | swapped
+
+
+def fill(found: dict[str, View], weights: dict[str, Tensor]) -> None:
+    """Copies every official array; all must have a place."""
+    assert found.keys() == weights.keys(), found.keys() ^ weights.keys()
+    for view in found.values():
+        nn.init.zeros_(view.parameter)
+    for name, view in found.items():
+        view.of(view.parameter.data).copy_(weights[name])
+
+
+def numbered(count: int, *names: str) -> list[str]:
+    """numbered(2, "a{}", "b{}") = [a0, b0, a1, b1]."""
+    return [name.format(i) for i in range(count) for name in names]
+
+
+def mlp_names(name: str, layers: int) -> list[str]:
+    return numbered(layers, f"{name}/mlp/linear{{}}", f"{name}/mlp/norm{{}}")
+
+
+def rssm_names(hp: dict) -> list[str]:
+    """The recurrent cell, the prior and the posterior."""
+    return [
+        *numbered(3, "dyn/dynin{}", "dyn/dynin{}norm"),
+        *("dyn/dynhid0", "dyn/dynhid0norm", "dyn/dyngru"),
+        *numbered(hp["imglayers"], "dyn/prior{}", "dyn/prior{}norm"),
+        "dyn/priorlogit",
+        *numbered(hp["obslayers"], "dyn/obs{}", "dyn/obs{}norm"),
+        "dyn/obslogit",
+    ]
+
+
+def encoder_names(spec: dict, layers: int, stages: int) -> list[str]:
+    ranks = {len(shape) for shape in spec.values()}
+    vectors = numbered(layers, "enc/mlp{}", "enc/mlp{}norm") if 1 in ranks else []
+    images = numbered(stages, "enc/cnn{}", "enc/cnn{}norm") if 3 in ranks else []
+    return vectors + images
+
+
+def decoder_names(spec: dict, layers: int, stages: int) -> list[str]:
+    vectors = [k for k, shape in spec.items() if len(shape) == 1]
+    names = mlp_names("dec", layers) if vectors else []
+    names += [f"dec/vec/{k}/pred" for k in vectors]
+    if len(vectors) < len(spec):
+        names += ["dec/sp0", "dec/sp1", "dec/sp1norm", "dec/sp2", "dec/spnorm"]
+        for i in reversed(range(stages - 1)):
+            names += [f"dec/conv{i}", f"dec/conv{i}norm"]
+        names += ["dec/imgout"]
+    return names
+
+
+def observations(x: dict[str, Tensor]) -> tuple[dict, dict]:
+    """Official obs/<key> [B,T,...] -> spec, time-major observations (flags and reward aside)."""
+    flags = ("reward", "is_first", "is_last", "is_terminal")
+    obs = {k.split("/")[1]: swap(v) for k, v in sorted(x.items()) if k.startswith("obs/")}
+    obs = {k: v for k, v in obs.items() if k not in flags}
+    return {k: tuple(v.shape[2:]) for k, v in obs.items()}, obs
+
+
+@pytest.fixture
+def official_stages(monkeypatch):
+    """The authors halve an image once per entry of mults; we stop at 4×4 (the same from 64×64)."""
+    rule = lambda shape, depth, mults: [depth * m for m in mults]  # noqa: E731
+    monkeypatch.setattr(networks, "stages", rule)
+
+
+# --- transforms, heads, distributions ------------------------------------------------------------
+
+
+@cases("v3_symlog")
+def test_symlog_and_symexp(case: Case):
+    close(symlog(case.x["x"]), case.out["symlog"], case)
+    close(symexp(case.x["y"]), case.out["symexp"], case)
+    close(symexp(symlog(case.x["x"])), case.out["roundtrip"], case)
+
+
+@cases("v3_twohot")
+def test_twohot(case: Case):
+    head = TwoHotHead(case.hp["bins"])
+    close(symexp_bins(case.hp["bins"]), case.out["bins"], case)
+    targets = case.x["targets"]
+    logits = {k[:-7]: v for k, v in case.x.items() if k.endswith("_logits")}
+    logits["zeros"] = torch.zeros_like(logits["normal"])
+    for kind, params in logits.items():
+        params = leaf(params)
+        loss = head.loss(params.expand(len(targets), -1, -1), targets)
+        close(loss, case.out[f"{kind}_loss"], case)
+        pred = head.mean(params)
+        size = (params.softmax(-1) * head.bins.abs()).sum(-1)  # what cancels in the sum
+        close(pred, case.out[f"{kind}_pred"], case, extra=1e-6 * size.detach())
+        if (name := f"{kind}_loss0_logits") in case.grad:
+            close(torch.autograd.grad(loss[0].sum(), params)[0], case.grad[name], case)
+        if (name := f"{kind}_pred_logits") in case.grad:
+            expected = case.grad[name]
+            extra = 1e-5 * expected.abs().amax(-1, keepdim=True)
+            close(torch.autograd.grad(pred.sum(), params)[0], expected, case, extra)
+    assert (head.mean(logits["zeros"]) == 0).all(), "a flat softmax must predict exactly 0"
+
+
+@cases("v3_categorical")
+def test_categorical(case: Case):
+    one = lambda x: x[..., None, :]  # noqa: E731  one group of K classes
+    logits, other = leaf(case.x["logits"]), leaf(case.x["other"])
+    p, q = (OneHots.of(one(x), case.hp["unimix"]) for x in (logits, other))
+    close(p.probs.squeeze(-2), case.out["probs"], case)
+    close(p.logp.squeeze(-2), case.out["mixed_logits"].log_softmax(-1), case)
+    close(p.mode(), case.out["pred"], case)
+    assert torch.equal(p.probs.squeeze(-2).argmax(-1).int(), case.out["pred_index"])
+    scalars = {"kl": p.kl(q), "entropy": p.entropy(), "logp": p.log_prob(case.x["event"])}
+    for name, value in scalars.items():
+        expected = case.out["logp_event" if name == "logp" else name]
+        close(value, expected, case)
+        close(torch.autograd.grad(value.sum(), logits, retain_graph=True)[0],
+              case.grad[f"{name}_logits"], case)  # fmt: skip
+    close(torch.autograd.grad(scalars["kl"].sum(), other, retain_graph=True)[0],
+          case.grad["kl_other"], case)  # fmt: skip
+    index = F.one_hot(case.x["index"].long(), logits.shape[-1]).float()
+    close(p.log_prob(index), case.out["logp_index"], case)
+    sample = p.sample()  # another draw than the authors', the same straight-through gradient
+    assert torch.equal(sample.detach().sum(-1).round(), torch.ones(sample.shape[:-1]))
+    gradient = torch.autograd.grad((sample * case.x["g"]).sum(), logits)[0]
+    close(gradient, case.grad["sample_logits"], case)
+
+
+@cases("v3_bounded_normal")
+def test_bounded_normal(case: Case, monkeypatch):
+    build = BoundedNormal(case.hp["minstd"], case.hp["maxstd"])
+    raw, event = leaf(case.x["raw"]), case.x["event"]
+    p = build(raw)
+    monkeypatch.setattr(torch, "randn_like", lambda mean: case.x["noise"])
+    values = {
+        "logp": p.log_prob(event),
+        "entropy": p.entropy(),
+        "kl": p.kl(build(case.x["other"])),
+        "sample": p.sample(),
+    }
+    for name, value in values.items():
+        close(value, case.out[name], case)
+        weight = case.x["g"] if name == "sample" else torch.ones_like(value)
+        gradient = torch.autograd.grad((value * weight).sum(), raw, retain_graph=True)[0]
+        close(gradient, case.grad[f"{name}_raw"], case)
+    close(p.mode(), case.out["pred"], case)
+    close(p.std, case.out["stddev"], case)
+    dims = DiagNormal(p.mean[..., None], p.std[..., None])
+    close(dims.log_prob(event[..., None]), case.out["logp_dims"], case)
+    for name, std in {"minent": build.min_std, "maxent": build.max_std}.items():
+        constant = DiagNormal(torch.zeros_like(p.mean), torch.full_like(p.std, std))
+        close(constant.entropy(), case.out[name], case)
+
+
+def check_head(case: Case, head, params: Tensor, target: Tensor, name: str):
+    params = leaf(params)
+    loss = head(params, target)
+    close(loss, case.out["loss"], case)
+    close(torch.autograd.grad(loss.sum(), params)[0], case.grad[name], case)
+
+
+@cases("v3_heads", lambda name, hp: name.startswith("symlog_mse"))
+def test_head_of_vectors(case: Case):
+    check_head(case, SymlogHead().loss, case.x["mean"], case.x["target"], "mean")
+    pred = symlog(SymlogHead().mean(case.x["mean"]))  # official: pred stays in symlog space
+    close(pred, case.out["pred"], case)
+
+
+@cases("v3_heads", lambda name, hp: name.startswith("mse"))
+def test_normal_head_is_half_the_squared_error_and_a_constant(case: Case):
+    constant = 0.5 * torch.tensor(2 * torch.pi).log()
+    loss = lambda mean, target: 2 * (NormalHead().loss(mean[..., None], target) - constant).sum(-1)  # noqa: E731
+    check_head(case, loss, case.x["mean"], case.x["target"], "mean")
+
+
+@cases("v3_heads", lambda name, hp: name.startswith("image"))
+def test_head_of_images(case: Case):
+    check_head(case, PixelHead().loss, case.x["logits"], case.x["image"], "logits")
+
+
+@cases("v3_heads", lambda name, hp: "contdisc" in hp)
+def test_head_of_continue(case: Case):
+    gamma = 1 - 1 / case.hp["horizon"] if case.hp["contdisc"] else 1.0
+    cont = ~case.x["is_terminal"]
+    close(gamma * cont.float(), case.x["target"], case)
+    head = BernoulliHead()
+    loss = lambda logit, target: head.loss(logit[..., None], target)  # noqa: E731
+    check_head(case, loss, case.x["logit"], gamma * cont.float(), "logit")
+    prob = head.mean(case.x["logit"][..., None])
+    close(prob, case.out["prob"], case)
+    assert torch.equal(prob > 0.5, case.out["pred"])
+
+
+# --- layers --------------------------------------------------------------------------------------
+
+
+def official_style(hp: dict) -> Style:
+    """V3's style, or the optional gelu and LayerNorm."""
+    acts = {"silu": nn.SiLU, "gelu": partial(nn.GELU, approximate="tanh")}
+    norms = {"rms": RMSNorm, "layer": partial(nn.LayerNorm, eps=1e-4)}
+    return Style(norms[hp.get("norm", "rms")], acts[hp.get("act", "silu")])
+
+
+class Scatter(nn.Module):
+    """Puts every pixel at the lower right of a 2×2 cell of zeros.  [N,C,H,W] -> [N,C,2H,2W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, cols = x.shape[-2:]
+        y = x.new_zeros(*x.shape[:2], rows, 2, cols, 2)
+        y[:, :, :, 1, :, 1] = x
+        return y.flatten(4, 5).flatten(2, 3)
+
+
+def down_strided(i: int, o: int, style: Style) -> nn.Sequential:
+    """The authors' option `strided`: pads (1, 2), not symmetrically."""
+    layer = networks.conv(nn.Conv2d(i, o, 5, 2), style)
+    return nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), layer, ChannelNorm(o, style))
+
+
+def up_strided(i: int, o: int, style: Style) -> nn.Sequential:
+    """The authors' option `strided`, transposed."""
+    return nn.Sequential(Scatter(), networks.conv(nn.Conv2d(i, o, 5, padding=2), style))
+
+
+def check_layer(case: Case, layer: nn.Module, names: list[str], x: Tensor | None = None) -> Tensor:
+    """The layer with the recorded weights, applied to x (default: the recorded input)."""
+    fill(views(layer, names, case.w), case.w)
+    return layer(case.x["x"] if x is None else x)
+
+
+@cases("v3_layers", lambda name, hp: "eps" in hp)
+def test_norms(case: Case):
+    norm = partial(nn.LayerNorm, eps=case.hp["eps"]) if "m/shift" in case.w else RMSNorm
+    close(check_layer(case, norm(case.x["x"].shape[-1]), ["m"]), case.out["y"], case)
+
+
+@cases("v3_layers", lambda name, hp: isinstance(hp.get("units"), list))
+def test_linear(case: Case):
+    inputs, outputs = case.w["m/kernel"].shape
+    y = check_layer(case, networks.linear(inputs, outputs, Style()), ["m"])
+    close(y.unflatten(-1, case.hp["units"]), case.out["y"], case)
+
+
+@cases("v3_layers", lambda name, hp: "blocks" in hp)
+def test_block_linear(case: Case):
+    blocks, x = case.hp["blocks"], case.x["x"]
+    layer = BlockLinear(x.shape[-1], case.hp["units"], blocks, Style())
+    y = check_layer(case, layer, ["m"], x.unflatten(-1, (blocks, -1)))
+    close(y.flatten(-2), case.out["y"], case)
+
+
+@cases("v3_layers", lambda name, hp: "layers" in hp)
+def test_mlp(case: Case):
+    layers, units = case.hp["layers"], case.hp["units"]
+    net = mlp(case.x["x"].shape[-1], units, layers, official_style(case.hp))
+    names = numbered(layers, "m/linear{}", "m/norm{}")
+    close(check_layer(case, net, names), case.out["y"], case)
+
+
+@cases("v3_layers", lambda name, hp: "stride" in hp)
+def test_convolutions(case: Case):
+    build = down_strided if case.hp["stride"] == 2 else networks.down_pool
+    build = up_strided if case.hp["transp"] else build
+    net = build(*case.w["m/kernel"].shape[2:], Style())
+    last = next(i for i, layer in enumerate(net) if isinstance(layer, nn.Conv2d))
+    x = case.x["x"].permute(0, 3, 1, 2)
+    y = check_layer(case, net[: last + 1], ["m"], x)  # without pooling and norm
+    close(y.permute(0, 2, 3, 1), case.out["y"], case)
+
+
+@cases("v3_encoder_decoder", lambda name, hp: not hp["outer"])
+def test_encoder_and_decoder(case: Case, official_stages, monkeypatch):
+    hp, style = case.hp, official_style(case.hp)
+    spec, obs = observations(case.x)
+    conv = Conv(hp.get("depth", 0), tuple(hp.get("mults", ())))
+    if hp["strided"]:
+        conv = replace(conv, down=down_strided, up=up_strided)
+    decoder_of_images = partial(networks.ConvDecoder, blocks=hp["bspace"])
+    monkeypatch.setattr(networks, "ConvDecoder", decoder_of_images)
+    h, z = swap(case.x["deter"]), swap(case.x["stoch"]).flatten(-2)
+    encoder = Encoder(spec, conv, hp["units"], hp["layers"], style)
+    decoder = Decoder(spec, conv, h.shape[-1], z.shape[-1], hp["units"], hp["layers"], style)
+    names = encoder_names(spec, hp["layers"], len(conv.mults))
+    found = views(encoder, names, case.w)
+    found |= views(decoder, decoder_names(spec, hp["layers"], len(conv.mults)), case.w)
+    fill(found, h_first(case.w, h.shape[-1]))
+
+    close(swap(encoder(obs)), case.out["tokens"], case)
+    for key, output in decoder(h, z).items():
+        head = PixelHead() if len(spec[key]) == 3 else SymlogHead()
+        pred = output.sigmoid() if len(spec[key]) == 3 else output  # official: in symlog space
+        close(swap(pred), case.out[f"pred/{key}"], case)
+        close(swap(head.loss(output, obs[key])), case.out[f"loss/{key}"], case)
+
+
+# --- the recurrent state-space model -------------------------------------------------------------
+
+
+@cases("v3_rssm_loss")
+def test_rssm_loss(case: Case):
+    post, prior = leaf(case.x["post_logit"]), leaf(case.x["prior_logit"])
+    build = partial(OneHots.of, unimix=case.hp["unimix"])
+
+    def element(q, p, dyn, rep):  # the mean over one element is the element
+        return kl_loss(build(q[None]), build(p[None]), dyn, rep, case.hp["free_nats"], True)
+
+    one, zero = torch.ones(post.shape[:2]), torch.zeros(post.shape[:2])
+    close(one_by_one(element, post, prior, one, zero), case.out["dyn"], case)
+    close(one_by_one(element, post, prior, zero, one), case.out["rep"], case)
+    weighted = one_by_one(element, post, prior, case.x["g_dyn"], case.x["g_rep"]).sum()
+    grads = torch.autograd.grad(weighted, [post, prior])
+    close(grads[0], case.grad["post_logit"], case)
+    close(grads[1], case.grad["prior_logit"], case)
+    close(build(prior).entropy().mean(), case.out["dyn_ent"], case)
+    close(build(post).entropy().mean(), case.out["rep_ent"], case)
+
+
+def build_rssm(case: Case) -> RSSM:
+    hp, style = case.hp, official_style(case.hp)
+    latent = Categorical(hp["stoch"], hp["classes"], hp["unimix"])
+    action, tokens = case.x["actemb"].shape[-1], case.x["tokens"].shape[-1]
+    cell = BlockGRU(hp["deter"], hp["hidden"], latent.size, action, style, hp["blocks"])
+    layers = hp["imglayers"], hp["obslayers"]
+    rssm = RSSM(cell, latent, hp["deter"], hp["hidden"], tokens, *layers, style)
+    fill(views(rssm, rssm_names(hp), case.w), case.w)
+    return rssm
+
+
+def logits_of(rssm: RSSM, params: Tensor) -> Tensor:
+    """[T,B,G·K] -> [B,T,G,K]."""
+    return swap(params).unflatten(-1, (rssm.latent.groups, rssm.latent.classes))
+
+
+def actions_of(case: Case, key: str) -> Tensor:
+    """All action keys side by side, time-major.  [T,B,A]."""
+    keys = zip(case.hp["action_keys"], case.hp["action_classes"], strict=True)
+    return swap(torch.cat([onehot_actions(case.x[f"{key}/{k}"], n) for k, n in keys], -1))
+
+
+def recorded(monkeypatch, stoch: Tensor) -> None:
+    """Samples come from the record: stoch [B,T,G,K]."""
+    samples = iter(swap(stoch).flatten(-2))
+    monkeypatch.setattr(OneHots, "sample", lambda self: next(samples))
+
+
+@cases("v3_rssm")
+def test_rssm_cell_and_prior(case: Case):
+    rssm = build_rssm(case)
+    h, z, a = (leaf(case.x[k]) for k in ("deter", "stoch", "actemb"))
+    new = rssm.recur(State(h, z.flatten(-2)), a)
+    close(new, case.out["core_deter"], case)
+    prior = rssm.prior_net(new).reshape(z.shape)
+    close(prior, case.out["core_prior_logit"], case)
+    gradients = torch.autograd.grad((new * case.x["g"]).sum(), [h, z, a])
+    for name, gradient in zip(("deter", "stoch", "actemb"), gradients, strict=True):
+        close(gradient, case.grad[f"core_{name}"], case)
+
+
+@cases("v3_rssm")
+def test_rssm_observes(case: Case, monkeypatch):
+    rssm = build_rssm(case)
+    tokens, first = swap(case.x["tokens"]), swap(case.x["reset"])
+    recorded(monkeypatch, case.out["stoch"])
+    start = State(case.x["deter"], case.x["stoch"].flatten(-2))
+    states, q = rssm.observe(tokens, actions_of(case, "action"), first, start)
+    close(swap(states.h), case.out["deter"], case)
+    close(logits_of(rssm, rssm.post_params(states.h, tokens)), case.out["post_logit"], case)
+    close(logits_of(rssm, rssm.prior_net(states.h)), case.out["prior_logit"], case)
+    p = rssm.prior(states.h)
+    close(swap(q.kl(p).clamp(min=1)), case.out["dyn"], case)  # dyn and rep have one value
+    loss = kl_loss(q, p, 1.0, 0.1, 1.0, True)
+    close(loss, case.out["dyn"].mean() + 0.1 * case.out["rep"].mean(), case)
+
+
+@cases("v3_rssm")
+def test_rssm_imagines(case: Case, monkeypatch):
+    rssm = build_rssm(case)
+    recorded(monkeypatch, case.out["imag_stoch"])
+    last = State(case.out["deter"][:, -1], case.out["stoch"][:, -1].flatten(-2))
+    states = rssm.follow(last, actions_of(case, "imag_action"))
+    close(swap(states.h), case.out["imag_deter"], case)
+    close(logits_of(rssm, rssm.prior_net(states.h)), case.out["imag_logit"], case)
+
+
+# --- returns, actor, critic ----------------------------------------------------------------------
+
+
+@cases("v3_lambda_return")
+def test_lambda_return(case: Case):
+    lam, gamma = case.hp["lam"], case.hp["disc"]
+    x = {k: swap(v.float())[1:] for k, v in case.x.items()}  # entry t holds time t+1
+    ret = lambda_return(x["rew"], gamma * (1 - x["term"]), x["boot"], lam * (1 - x["last"]))
+    close(swap(ret), case.out["ret"], case)
+
+
+def return_scale(hp: dict) -> ReturnScale:
+    return ReturnScale(hp["rate"], hp["perclo"] / 100, hp["perchi"] / 100, hp["limit"])
+
+
+@cases("v3_normalize", lambda name, hp: hp["impl"] == "perc")
+def test_return_scale(case: Case):
+    hp = case.hp
+    scale = return_scale(hp)
+    for i, x in enumerate(case.x["x"]):
+        answer = scale.update(x)
+        close(scale.range[0], case.out["state/lo"][i], case)
+        close(scale.range[1], case.out["state/hi"][i], case)
+        # V3 does not debias; the option divides by the sum of the weights so far.
+        weight = 1 - (1 - hp["rate"]) ** (i + 1) if hp["debias"] else 1.0
+        low, high = scale.range / weight
+        if not hp["debias"]:
+            close(answer, case.out["scale"][i], case)
+        close((high - low).clamp(min=hp["limit"]), case.out["scale"][i], case)
+        close(low, case.out["offset"][i], case)
+
+
+def policy_of(case: Case, update: int):
+    """The action distribution of one update, its raw parameters and its actions, time-major."""
+    key = case.hp["action_keys"][0]
+    raw = leaf(case.x[f"policy_raw/{key}"][update])
+    actions = onehot_actions(case.x[f"act/{key}"][update], raw.shape[-1])
+    if case.x[f"act/{key}"].is_floating_point():
+        return BoundedNormal(case.hp["minstd"], case.hp["maxstd"])(swap(raw)), raw, swap(actions)
+    return OneHots.of(swap(raw)[..., None, :]), raw, swap(actions)
+
+
+@cases("v3_imag_loss", lambda name, hp: hp["action_keys"] == ["action"])
+def test_actor_and_critic_loss(case: Case):
+    hp, head = case.hp, TwoHotHead(case.hp["bins"])
+    scale = return_scale({k.removeprefix("retnorm_"): v for k, v in hp.items()})
+    gamma = 1.0 if hp["contdisc"] else 1 - 1 / hp["horizon"]  # contdisc: con contains it
+    for i in range(hp["updates"]):
+        pi, raw, actions = policy_of(case, i)
+        logits = leaf(case.x["value_logits"][i])
+        slow = head.mean(swap(case.x["slowvalue_logits"][i]))
+        value, params = head.mean(swap(logits)), swap(logits)[:-1]
+        base = slow if hp["slowtar"] else value.detach()
+        reward, cont = swap(case.x["rew"][i]), swap(case.x["con"][i])
+        ret = lambda_return(reward[1:], gamma * cont[1:], base[1:], hp["lam"])
+        weight = discount_weights(cont[0], gamma * cont[1:])  # official c₀ is the predicted one
+        size = (logits.detach().softmax(-1) * head.bins.abs()).sum(-1).max()  # what cancels
+        check = partial(close, case=case, extra=1e-6 * size)
+
+        check(swap(value), case.out["val_pred"][i])
+        check(swap(slow), case.out["slowval_pred"][i])
+        check(swap(ret), case.out["ret"][i])
+        answer = scale.update(ret)
+        check(scale.range[0], case.out["retnorm_lo"][i])
+        check(scale.range[1], case.out["retnorm_hi"][i])
+
+        entropy, logp = pi.entropy()[:-1], pi.log_prob(actions)[:-1]
+        rules = {"rho": 1.0, "eta": hp["actent"], "scale": answer}
+        pieces = ret, base[:-1], logp, entropy, weight
+        check(swap(one_by_one(partial(actor_loss, **rules), *pieces)), case.out["policy_loss"][i])
+        loss = partial(critic_loss, head, slow_regularizer=hp["slowreg"])
+        values = one_by_one(loss, params, ret, weight, slow[:-1])
+        check(swap(values), case.out["value_loss"][i])
+
+        actor_grad = torch.autograd.grad(actor_loss(*pieces, **rules), raw)[0]
+        critic_grad = torch.autograd.grad(loss(params, ret, weight, slow[:-1]), logits)[0]
+        close(actor_grad, case.grad["policy_raw/action"][i], case)
+        close(critic_grad, case.grad["value_logits"][i], case)
+
+
+@cases("v3_repl_loss", lambda name, hp: hp["valnorm"] == "none")
+def test_replay_value_loss(case: Case):
+    hp, head = case.hp, TwoHotHead(case.hp["bins"])
+    last, reward, boot = (swap(case.x[k]) for k in ("last", "rew", "boot"))
+    first = last.roll(1, 0)  # a row is the first of an episode iff the row before was the last
+    cont = ~swap(case.x["term"])
+    ret, weight = replay_return(reward, cont, first, boot, 1 - 1 / hp["horizon"], hp["lam"])
+    close(swap(ret), case.out["ret"], case)
+    logits = leaf(case.x["value_logits"])
+    slow = head.mean(swap(case.x["slowvalue_logits"]))[:-1]
+    loss = partial(critic_loss, head, slow_regularizer=hp["slowreg"])
+    pieces = swap(logits)[:-1], ret, weight, slow
+    close(swap(one_by_one(loss, *pieces)), case.out["repval_loss"], case)
+    close(torch.autograd.grad(loss(*pieces), logits)[0], case.grad["value_logits"], case)
+
+
+@cases("v3_slowmodel")
+def test_slow_copy(case: Case):
+    names = sorted(k.removeprefix("initial/") for k in case.x if k.startswith("initial/"))
+    fast = nn.ParameterDict({k: case.x[f"initial/{k}"].clone() for k in names})
+    slow = SlowCopy(fast, case.hp["every"], case.hp["rate"])
+    for count in range(len(case.x[f"source/{names[0]}"])):
+        for k in names:
+            fast[k].data.copy_(case.x[f"source/{k}"][count])
+        slow.update(count)
+        for k in names:
+            close(slow.module[k], case.out[f"slow/{k}"][count], case)
+
+
+# --- optimizer -----------------------------------------------------------------------------------
+
+
+def laprop(hp: dict) -> LaProp:
+    return LaProp(hp["lr"], hp["agc"], hp["beta1"], hp["beta2"], hp["eps"], hp["warmup"])
+
+
+def decay(optimizer: Optimizer, before: dict[str, Tensor], hp: dict, count: int) -> None:
+    """The authors' option `wd` (V3: 0): kernels shrink by lr·wd after the step."""
+    for k, p in optimizer.params.items():
+        if k.endswith("kernel"):
+            p.sub_(optimizer.rule.rate(count) * hp["wd"] * before[k])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@cases("v3_optimizer", lambda name, hp: hp["schedule"] == "const" and not hp["nesterov"])
+def test_laprop(case: Case, dtype):
+    names = sorted(k.removeprefix("params/") for k in case.x if k.startswith("params/"))
+    params = {k: case.x[f"params/{k}"].to(dtype, copy=True) for k in names}
+    optimizer = Optimizer(params, laprop(case.hp))
+    for count in range(case.hp["steps"]):
+        before = {k: p.clone() for k, p in params.items()}
+        optimizer.step([case.x[f"grads/{k}"][count].to(dtype) for k in names])
+        decay(optimizer, before, case.hp, count)
+        for k in names:
+            most = case.out[f"updates/{k}"].abs().max()
+            expected = case.out[f"params/{k}"][count]
+            close(params[k], expected, case, 1e-4 * most + torch.finfo(torch.float32).eps)
+            if dtype == torch.float64:  # float32 parameters are too coarse to show a small update
+                update = params[k] - before[k]
+                close(update, case.out[f"updates/{k}"][count], case, 1e-5 * most)
+
+
+@cases("v3_optimizer")
+def test_adaptive_clip(case: Case):
+    names = sorted(k.removeprefix("params/") for k in case.x if k.startswith("params/"))
+    grads = [case.x[f"grads/{k}"][0] for k in names]
+    params = [case.x[f"params/{k}"] for k in names]
+    clipped = adaptive_clip(grads, params, case.hp["agc"], case.hp["pmin"])
+    for k, g in zip(names, clipped, strict=True):
+        close(g, case.out[f"agc/{k}"], case)
+
+
+# --- everything at once --------------------------------------------------------------------------
+
+
+def official_config(hp: dict) -> Config:
+    """The authors' settings as ours: the same numbers, other names."""
+    dyn, enc, dec = hp["dyn"]["rssm"], hp["enc"]["simple"], hp["dec"]["simple"]
+    scales, imag, policy = hp["loss_scales"], hp["imag_loss"], hp["policy"]
+    assert enc["mults"] == dec["mults"] and enc["units"] == dec["units"] == policy["units"]
+    model = ModelConfig(
+        latent=Categorical(dyn["stoch"], dyn["classes"], dyn["unimix"]),
+        cell=partial(BlockGRU, blocks=dyn["blocks"]),
+        deter=dyn["deter"],
+        hidden=dyn["hidden"],
+        prior_layers=dyn["imglayers"],
+        post_layers=dyn["obslayers"],
+        units=enc["units"],
+        vector_layers=enc["layers"],
+        reward_layers=hp["rewhead"]["layers"],
+        cont_layers=hp["conhead"]["layers"],
+        head=partial(TwoHotHead, hp["rewhead"]["bins"]),
+        conv=Conv(enc["depth"], tuple(enc["mults"])),
+        style=official_style(dyn),
+        kl=KL(scales["dyn"], scales["rep"], dyn["free_nats"]),
+        gamma=1 - 1 / hp["horizon"],
+    )
+    actor = ActorConfig(
+        layers=policy["layers"],
+        eta=imag["actent"],
+        unimix=0.0,  # the authors' code has lost it
+        continuous=BoundedNormal(policy["minstd"], policy["maxstd"]),
+    )
+    critic = CriticConfig(
+        layers=hp["value"]["layers"],
+        slow_target=imag["slowtar"],
+        slow_regularizer=imag["slowreg"],
+        replay=scales["repval"],
+    )
+    behavior = BehaviorConfig(actor, critic, hp["imag_length"], imag["lam"])
+    return Config(model, behavior, Optimizers(laprop(hp["opt"])))
+
+
+def agent_views(agent: Dreamer, hp: dict, weights: dict) -> dict[str, View]:
+    """Every trained weight of an agent under its official name."""
+    model, behavior, enc = agent.world_model, agent.behavior, hp["enc"]["simple"]
+    sizes = enc["layers"], len(enc["mults"])
+    head = lambda name, layers, out: [*mlp_names(name, layers), out]  # noqa: E731
+    action = "pol/head/action/"
+    logits = (f"{action}mean", f"{action}stddev") if agent.action.continuous else f"{action}logits"
+    parts = {
+        model.encoder: encoder_names(agent.obs, *sizes),
+        model.rssm: rssm_names(hp["dyn"]["rssm"]),
+        model.decoder: decoder_names(agent.obs, *sizes),
+        model.reward_net: head("rew", hp["rewhead"]["layers"], "rew/head/logits"),
+        model.cont_net: head("con", hp["conhead"]["layers"], "con/head/logit"),
+        behavior.policy: head("pol", hp["policy"]["layers"], logits),
+        behavior.critic: head("val", hp["value"]["layers"], "val/head/logits"),
+        behavior.slow_critic: head("slowval", hp["value"]["layers"], "slowval/head/logits"),
+    }
+    found = {}
+    for module, names in parts.items():
+        found |= views(module, names, weights)
+    return found
+
+
+def official_batch(case: Case, action: ActionSpec) -> tuple[Sequence, State]:
+    """One batch as rows: prev_action and reward arrive together with the observation."""
+    _, obs = observations(case.x)
+    reward, first, last, terminal = (
+        swap(case.x[f"obs/{k}"]) for k in ("reward", "is_first", "is_last", "is_terminal")
+    )
+    assert torch.equal(first[1:], last[:-1]), "rows tell the end of an episode by the next start"
+    prev_action = swap(onehot_actions(case.x["prevact"], action.size))
+    start = State(case.x["carry_deter"], case.x["carry_stoch"].flatten(-2))
+    return Sequence(obs, prev_action, reward, ~terminal, first), start
+
+
+def official_action(case: Case) -> ActionSpec:
+    if case.x["prevact"].is_floating_point():
+        return ActionSpec(continuous=case.x["prevact"].shape[-1])
+    return ActionSpec(discrete=(case.w["pol/head/action/logits/bias"].numel(),))
+
+
+def official_agent(case: Case, monkeypatch) -> tuple[Dreamer, dict]:
+    """An agent with the recorded weights that samples modes and weighs dreams as the authors do."""
+    hp = json.loads(case.hp["config"])
+    blocks = hp["dec"]["simple"]["bspace"]
+    monkeypatch.setattr(networks, "ConvDecoder", partial(networks.ConvDecoder, blocks=blocks))
+    monkeypatch.setattr(OneHots, "sample", OneHots.mode)
+    monkeypatch.setattr(DiagNormal, "sample", DiagNormal.mode)
+    agent = Dreamer(official_config(hp), observations(case.x)[0], official_action(case))
+    fill(agent_views(agent, hp, case.w), h_first(case.w, hp["dyn"]["rssm"]["deter"]))
+    agent.behavior.scale = return_scale(hp["retnorm"])
+    dream = agent.behavior.dream
+    predicted = lambda model, s, cont: dream(model, s, model.discount(s.feat).detach())  # noqa: E731
+    monkeypatch.setattr(agent.behavior, "dream", predicted)  # official c₀ is the predicted one
+    return agent, hp
+
+
+# Ours: which of the authors' losses, averaged over [B,T], and with which of their scales.
+PARTS = {
+    "reward": ("rew",),
+    "cont": ("con",),
+    "kl": ("dyn", "rep"),
+    "actor": ("policy",),
+    "critic": ("value",),
+    "replay_critic": ("repval",),
+}
+
+
+@cases("v3_agent_loss")
+def test_whole_agent(case: Case, official_stages, monkeypatch):
+    agent, hp = official_agent(case, monkeypatch)
+    batch, start = official_batch(case, agent.action)
+    close(swap(agent.world_model.encoder(batch.obs)), case.out["tokens"], case)
+    losses, states, _ = agent.losses(batch, start)
+    parts = PARTS | {f"obs/{k}": (k,) for k in agent.obs}
+    assert losses.keys() == parts.keys()
+    for name, official in parts.items():
+        scales = [hp["loss_scales"].get(k, hp["loss_scales"]["rec"]) for k in official]
+        means = [case.out[f"losses/{k}"].mean() for k in official]
+        close(losses[name], sum(s * m for s, m in zip(scales, means, strict=True)), case)
+    close(sum(losses.values()), case.out["loss"], case)
+    close(swap(states.h), case.out["repfeat/deter"], case)
+    close(swap(states.z), case.out["repfeat/stoch"].flatten(-2), case)
+    close(agent.behavior.scale.range[0], case.out["retnorm_lo"], case)
+    close(agent.behavior.scale.range[1], case.out["retnorm_hi"], case)
+
+
+@cases("v3_agent_loss")
+def test_gradient_of_the_whole_agent(case: Case, official_stages, monkeypatch):
+    agent, hp = official_agent(case, monkeypatch)
+    losses, _, _ = agent.losses(*official_batch(case, agent.action))
+    gradients = agent.gradients(losses)["model"]  # one optimizer moves everything
+    of = dict(zip(agent.optimizers["model"].params.values(), gradients, strict=True))
+    found = agent_views(agent, hp, case.w)
+    trained = {k: view for k, view in found.items() if not k.startswith("slowval/")}
+    assert trained.keys() == case.grad.keys()
+    official = h_first(case.grad, hp["dyn"]["rssm"]["deter"])
+    for name, view in trained.items():
+        expected = official[name]
+        extra = 1e-5 * expected.abs().max()
+        close(view.of(of[view.parameter]), expected, case, extra)

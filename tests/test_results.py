@@ -1,0 +1,26 @@
+"""The table of results in the README is what the ledger says."""
+
+import json
+
+import results
+
+
+def test_the_readme_shows_what_the_ledger_holds():
+    text = results.README.read_text(encoding="utf-8")
+    assert results.updated(text) == text, "run python tools/results.py"
+
+
+def test_a_changed_ledger_changes_the_table(tmp_path, monkeypatch):
+    folder = tmp_path / "catch-s0"
+    folder.mkdir()
+    run = {"env": "Catch-v0", "preset": "toy", "seed": 0, "status": "complete"}
+    (folder / "run.json").write_text(json.dumps(run))
+    line = {"step": 1000, "frame": 4000, "update": 250, "hours": 0.5}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    score = {"mean": 0.91, "sd": 0.05, "episodes": [1.0, 0.82]}
+    (folder / "eval.jsonl").write_text(json.dumps(score) + "\n")
+    monkeypatch.setattr(results, "LEDGER", tmp_path)
+    assert (
+        "| catch-s0 | Catch-v0, preset `toy`, seed 0 | 1,000 | 4,000 | 250 | 0.50 "
+        "| 0.9 ± 0.1 (2 episodes) |\n" in results.table()
+    )
