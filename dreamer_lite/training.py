@@ -255,7 +255,8 @@ class Run:
         """Takes over the replay of a checkpoint, if it belongs to this run."""
         asked = {"env": self.env_id, "seed": self.seed}
         stored = {name: meta["run"][name] for name in asked}
-        checkpoint.compare_config(stored | meta["config"], asked | to_dict(self.cfg))
+        settings = to_dict(from_dict(meta["config"]))  # fields younger than the file: defaults
+        checkpoint.compare_config(stored | settings, asked | to_dict(self.cfg))
         self.replay.load(self.logdir / "replay", folder)
 
     def note(self, status: str, **more: str) -> None:
