@@ -1,7 +1,7 @@
 """Dreamer: one object that acts, and learns from what it lived through (chapter 12).
 
-    act:     row, state -> action, state
-    update:  a replayed batch -> world-model loss -> dreams -> actor and critic loss -> one step
+act:     row, state -> action, state
+update:  a replayed batch -> world-model loss -> dreams -> actor and critic loss -> one step
 """
 
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ class Dreamer(nn.Module):
         return action.cpu().numpy(), state
 
     def losses(self, batch, start: State | None) -> tuple[dict[str, Tensor], State, dict]:
-        """Every loss of one update, before any parameter moves.  batch [T,B,...] -> losses, states."""
+        """Every loss of one update, before any parameter moves.  batch [T,B,...], start [B,.]."""
         losses, states, metrics = self.world_model.loss(batch, start)
         dream = self.behavior.dream(
             self.world_model,
@@ -100,6 +100,8 @@ class Dreamer(nn.Module):
             part = name if name in totals else "model"
             scale = self.cfg.model.obs_scale if name.startswith("obs/") else 1.0
             totals[part].append(scale * loss)
+            if name == "replay_critic" and "critic" in totals:  # it teaches both
+                totals["critic"].append(loss)
         last = list(totals)[-1]
         return {
             part: self.optimizers[part].gradients(sum(parts), retain=part != last)

@@ -1,9 +1,9 @@
 """Learning to act inside the dream: imagine, evaluate, improve (chapters 8 and 10).
 
-    s_0 -a_0-> s_1 -a_1-> s_2 ... s_H        s_0: every replayed state, detached
-          r_1,d_1    r_2,d_2                 reward and discount on arriving
-     v_0        v_1        v_2 ... v_H       critic
-     R_0        R_1  ...                     λ-returns, targets of the critic at s_0..s_{H-1}
+s_0 -a_0-> s_1 -a_1-> s_2 ... s_H        s_0: every replayed state, detached
+      r_1,d_1    r_2,d_2                 reward and discount on arriving
+ v_0        v_1        v_2 ... v_H       critic
+ R_0        R_1  ...                     λ-returns, targets of the critic at s_0..s_{H-1}
 """
 
 from contextlib import nullcontext
@@ -48,6 +48,8 @@ class CriticConfig:
 
 @dataclass(frozen=True)
 class BehaviorConfig:
+    """Actor, critic, and the dreams they learn from."""
+
     actor: ActorConfig = ActorConfig()
     critic: CriticConfig = CriticConfig()
     horizon: int = 15  # H, imagined steps
@@ -107,7 +109,7 @@ class ReturnScale(nn.Module):
     max(1, S) shrinks large returns and never magnifies small ones. Source: V3v2; `utils.Normalize`.
     """
 
-    def __init__(self, rate: float = 0.01, low: float = 0.05, high: float = 0.95, limit: float = 1.0):
+    def __init__(self, rate=0.01, low=0.05, high=0.95, limit=1.0):
         super().__init__()
         self.rate, self.limit = rate, limit
         self.register_buffer("quantiles", torch.tensor([low, high]), persistent=False)
@@ -186,7 +188,7 @@ class Behavior(nn.Module):
         self.scale = ReturnScale()
 
     def value(self, feat: Tensor) -> Tensor:
-        """v(s), expected λ-return from here on, without the reward of s itself.  [...,F] -> [...]."""
+        """v(s), the λ-return expected from here on, without the reward of s.  [...,F] -> [...]."""
         return self.head.mean(self.critic(feat))
 
     def slow_value(self, feat: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ class OneHots(NamedTuple):
         synchronization, and a fifth of the cost of the library's sampler.
         """
         below = self.probs.detach().cumsum(-1) <= torch.rand_like(self.probs[..., :1])
-        index = below.sum(-1).clamp(max=self.probs.shape[-1] - 1)  # rounding may leave the sum below 1
+        last = self.probs.shape[-1] - 1  # rounding may leave the sum of all below 1
+        index = below.sum(-1).clamp(max=last)
         return self._straight_through(index)
 
     def mode(self) -> Tensor:
@@ -202,7 +203,8 @@ class BoundedNormal:
     def __call__(self, params: Tensor) -> DiagNormal:
         """params [...,2A] = (m, s)."""
         mean, raw = params.float().chunk(2, -1)
-        return DiagNormal(mean.tanh(), (self.max_std - self.min_std) * (raw + 2).sigmoid() + self.min_std)
+        std = (self.max_std - self.min_std) * (raw + 2).sigmoid() + self.min_std
+        return DiagNormal(mean.tanh(), std)
 
 
 def choices(logits: Tensor, sizes: tuple[int, ...], unimix: float) -> OneHots | Choices:

@@ -63,7 +63,8 @@ class FastBlockGRU(BlockGRU):
         width = h.shape[-1] // self.blocks
         dense = self.mix.weight[:, width:].movedim(0, 1).flatten(1)  # [3Y,D]
         x = torch.addmm(self.mix.bias.flatten(), shared, dense)
-        own = torch.bmm(h.unflatten(-1, (self.blocks, -1)).transpose(0, 1), self.mix.weight[:, :width])
+        blocks = h.unflatten(-1, (self.blocks, -1)).transpose(0, 1)  # [g,B,D/g]
+        own = torch.bmm(blocks, self.mix.weight[:, :width])
         x = self.mix_out(x + own.transpose(0, 1).flatten(-2))
         parts = self.gates(x.unflatten(-1, (self.blocks, -1))).chunk(3, -1)
         return gates(*(p.flatten(-2) for p in parts), h)

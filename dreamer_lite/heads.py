@@ -71,7 +71,7 @@ class PixelHead(nn.Module):
         return logits.float().sigmoid()
 
     def loss(self, logits: Tensor, image: Tensor) -> Tensor:
-        """image uint8 [...,H,W,C] -> [...]: summed over pixels, because the KL weights assume it."""
+        """image uint8 [...,H,W,C] -> [...]: summed over pixels, as the KL weights assume."""
         error = self.mean(logits) - image.float() / 255
         return (error**2).sum((-3, -2, -1))
 

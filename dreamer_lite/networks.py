@@ -1,4 +1,4 @@
-"""The layers everything is made of: dense stacks, convolutions and three recurrent cells (chapters 3, 4).
+"""The layers everything is made of: dense stacks, convolutions, recurrent cells (chapters 3, 4).
 
 A `Style` says how a layer looks in a paper (normalization, activation, initialization); the cells
 are interchangeable: `cell(h, z, a) -> h`. Images are [...,H,W,C] outside and channels-last inside.
@@ -26,7 +26,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 def trunc_normal(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
-    """V3: normal cut at ±2 std, std = 1.1368 √(1/fan_in), so that the variance after the cut is 1/fan_in."""
+    """V3: normal cut at ±2 std, std = 1.1368 √(1/fan_in); the variance is then 1/fan_in."""
     std = 1.1368 * scale * math.sqrt(1 / fan_in)
     nn.init.trunc_normal_(weight, 0.0, std, -2 * std, 2 * std) if std else nn.init.zeros_(weight)
 
@@ -119,7 +119,8 @@ def gates(reset: Tensor, candidate: Tensor, update: Tensor, h: Tensor) -> Tensor
         c = tanh(σ(reset) · candidate),   u = σ(update - 1),   h' = u·c + (1-u)·h
 
     The reset gate multiplies the candidate's pre-activation, not h; the -1 makes a fresh network
-    keep 73 % of its memory. Source: authors' code, V2 `common/nets.py:317-347`, V3 `rssm.py:135-159`.
+    keep 73 % of its memory. Source: authors' code,
+    V2 `common/nets.py:317-347`, V3 `rssm.py:135-159`.
     """
     c = torch.tanh(reset.sigmoid() * candidate)
     u = (update - 1).sigmoid()
@@ -196,7 +197,7 @@ def stages(shape: tuple[int, ...], depth: int, mults: tuple[int, ...]) -> list[i
 
 
 def conv(layer: nn.Module, style: Style, scale: float = 1.0) -> nn.Module:
-    """Initializes a convolution with fan_in = kernel area × input channels, and lays it out channels-last."""
+    """Initializes a convolution (fan_in = kernel area × channels) and lays it out channels-last."""
     area = layer.kernel_size[0] * layer.kernel_size[1]
     style.init(layer.weight, area * layer.in_channels, scale)
     nn.init.zeros_(layer.bias)
@@ -285,7 +286,7 @@ class ConvDecoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """obs {name: [...,shape]} -> tokens e [...,E]: vectors through symlog and an MLP, then images."""
+    """obs {name: [...,shape]} -> tokens e [...,E]: vectors by symlog and an MLP, then images."""
 
     def __init__(self, spec: ObsSpec, conv: Conv, units: int, layers: int, style: Style):
         super().__init__()
@@ -304,7 +305,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(h, z) -> {name: prediction}: image logits [...,H,W,C] and vectors [...,n] in symlog space."""
+    """(h, z) -> {name: prediction}: image logits [...,H,W,C], vectors [...,n] in symlog space."""
 
     def __init__(self, spec: ObsSpec, conv: Conv, deter, z, units: int, layers: int, style: Style):
         super().__init__()
@@ -322,4 +323,3 @@ class Decoder(nn.Module):
             x = self.mlp(torch.cat([h, z], -1))
             out |= {k: net(x) for k, net in self.outs.items()}
         return out
-

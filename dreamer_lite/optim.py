@@ -41,8 +41,8 @@ class LaProp:
         return self.lr * min(1.0, count / self.warmup) if self.warmup else self.lr
 
     def __call__(self, params, grads, first, second, count: int) -> None:
-        """One step on lists of tensors; first, second: the moments m and ν; count: updates before."""
-        grads = adaptive_clip(grads, params, self.agc)
+        """One step on lists of tensors; first, second: moments m and ν; count: updates before."""
+        grads = adaptive_clip(grads, params, self.agc) if self.agc else grads
         torch._foreach_mul_(second, self.beta2)
         torch._foreach_addcmul_(second, grads, grads, 1 - self.beta2)
         size = torch._foreach_div(second, 1 - self.beta2 ** (count + 1))
@@ -68,7 +68,7 @@ class Adam:
     decay: float = 0.0  # share of every weight that is lost per update
 
     def __call__(self, params, grads, first, second, count: int) -> None:
-        """One step on lists of tensors; first, second: the moments m and ν; count: updates before."""
+        """One step on lists of tensors; first, second: moments m and ν; count: updates before."""
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         grads = torch._foreach_mul(grads, self.clip / norm.clamp(min=self.clip))
         if self.decay:

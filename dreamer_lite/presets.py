@@ -36,7 +36,7 @@ class ReplayConfig:
     capacity: int = 5_000_000  # steps over all streams
     batch: int = 16  # B, sequences
     length: int = 64  # T, trained steps of a sequence
-    latents: bool = True  # V3: start from the stored latent of the row before, write fresh ones back
+    latents: bool = True  # V3: start from the stored latent of the row before, and refresh it
     online: bool = True  # V3: fresh sequences are replayed once before uniform sampling
     ratio: float = 32.0  # replayed steps per agent step
     warmup: int = 1024  # agent steps before the first update
@@ -45,7 +45,7 @@ class ReplayConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that defines an agent and its training. The defaults are V3, size 200m, for Atari."""
+    """Everything that defines an agent and its training. Defaults: V3, size 200m, for Atari."""
 
     model: ModelConfig = ModelConfig()
     behavior: BehaviorConfig = BehaviorConfig()
@@ -108,8 +108,8 @@ ATARI100K = replace(
 
 # For two CPU cores: the 2023 convolutions (a third of the work), short sequences, and larger
 # learning rates than the official 4e-5, as small networks want. One gray channel counts like three
-# of color, as the KL assumes. The actor moves slower than the
-# model it learns from, and is paid more for staying random, or it settles before it has seen much.
+# of color, as the KL assumes. The actor moves slower than the model it learns from, and is paid
+# more for staying random, or it settles before it has seen much.
 LAPTOP = replace(
     V3,
     model=replace(
@@ -153,7 +153,13 @@ TOY = replace(
 # Observations that are a few numbers: CartPole, proprioception.
 VECTOR = replace(
     LAPTOP,
-    model=replace(LAPTOP.model, deter=256, latent=Categorical(16, 8, unimix=0.01), vector_layers=2),
+    model=replace(
+        LAPTOP.model,
+        latent=Categorical(16, 8, unimix=0.01),
+        deter=256,
+        vector_layers=2,
+        obs_scale=1.0,
+    ),
     optim=Optimizers(LaProp(lr=5e-4, warmup=100), actor=LaProp(lr=2e-4, warmup=100)),
     replay=replace(LAPTOP.replay, capacity=100_000, ratio=256.0, warmup=1000),
 )

@@ -20,7 +20,8 @@ def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float | 
         )
     lam = lam + torch.zeros_like(reward)
     ret, returns = value[-1], []
-    for r, d, v, w in zip(reward.flip(0), discount.flip(0), value.flip(0), lam.flip(0), strict=True):
+    backwards = (x.flip(0) for x in (reward, discount, value, lam))
+    for r, d, v, w in zip(*backwards, strict=True):
         ret = r + d * ((1 - w) * v + w * ret)
         returns.append(ret)
     return torch.stack(returns[::-1])

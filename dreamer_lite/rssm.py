@@ -75,7 +75,7 @@ class RSSM(nn.Module):
         return State(h, self.latent(params).sample()), params
 
     def observe(self, embed: Tensor, prev_action: Tensor, is_first: Tensor, s: State):
-        """Filters a sequence.  embed [T,B,E], prev_action [T,B,A], is_first [T,B], s [B,.] = s_{-1}.
+        """Filters a sequence: embed [T,B,E], prev_action [T,B,A], is_first [T,B], s_{-1} [B,.].
 
         Returns states [T,B,.] and the posteriors q over [T,B]. The prior is not needed inside the
         loop: `prior(states.h)` evaluates it for all t at once.

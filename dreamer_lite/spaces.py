@@ -1,7 +1,7 @@
 """What an agent sees and does, reduced to shapes: the contract between environments and networks.
 
-An observation is a dictionary of named arrays; an action is one flat vector. Everything else about an
-environment (ids, wrappers, seeds) stays in `envs`.
+An observation is a dictionary of named arrays; an action is one flat vector. Everything else about
+an environment (ids, wrappers, seeds) stays in `envs`.
 """
 
 from typing import NamedTuple

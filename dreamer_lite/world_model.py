@@ -1,8 +1,8 @@
 """The world model: see, remember, guess, and be corrected (chapters 5 and 7).
 
-                 x_t -> encoder -> e_t ─┐
-    (h,z,a)_{t-1} -> cell -> h_t ───────┴-> q(z_t | h_t, x_t) ∋ z_t -> decoder, reward, continue
-                              └-> p(z_t | h_t)      pulled together with q by the KL loss
+             x_t -> encoder -> e_t ─┐
+(h,z,a)_{t-1} -> cell -> h_t ───────┴-> q(z_t | h_t, x_t) ∋ z_t -> decoder, reward, continue
+                          └-> p(z_t | h_t)      pulled together with q by the KL loss
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from dreamer_lite.spaces import ObsSpec, is_image
 
 @dataclass(frozen=True)
 class KL:
-    """Who moves towards whom: `dyn` pulls the prior, `rep` the posterior; `free` nats are ignored."""
+    """Who moves towards whom: `dyn` pulls the prior, `rep` the posterior; `free` nats are free."""
 
     dyn: float = 1.0  # weight of the side that moves the prior
     rep: float = 0.1  # weight of the side that moves the posterior
@@ -83,7 +83,8 @@ class WorldModel(nn.Module):
             obs, cfg.conv, cfg.deter, cfg.latent.size, cfg.units, cfg.vector_layers, style
         )
         self.head, self.event = cfg.head(), BernoulliHead()
-        self.reward_net = readout(feat, cfg.units, cfg.reward_layers, self.head.num_params, style, 0.0)
+        outputs = self.head.num_params
+        self.reward_net = readout(feat, cfg.units, cfg.reward_layers, outputs, style, 0.0)
         self.cont_net = readout(feat, cfg.units, cfg.cont_layers, 1, style)
         self.obs_heads = {k: PixelHead() if is_image(s) else SymlogHead() for k, s in obs.items()}
 
@@ -92,7 +93,7 @@ class WorldModel(nn.Module):
         return self.head.mean(self.reward_net(feat))
 
     def discount(self, feat: Tensor) -> Tensor:
-        """d_t = γ · P(the episode goes on | s_t).  [...,F] -> [...]; γ is inside the learned label."""
+        """d_t = γ · P(the episode goes on | s_t).  [...,F] -> [...]; γ is in the learned label."""
         return self.event.mean(self.cont_net(feat))
 
     def reconstruct(self, s: State) -> dict[str, Tensor]:

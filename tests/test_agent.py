@@ -199,12 +199,14 @@ def test_replayed_values_are_bootstrapped_by_the_dream_of_the_same_state(monkeyp
 
     def replaying(states, batch, bootstrap, gamma):
         seen["bootstrap"], seen["gamma"] = bootstrap, gamma
-        return replay_loss(states, batch, bootstrap, gamma)
+        seen["loss"] = replay_loss(states, batch, bootstrap, gamma)
+        return seen["loss"]
 
     monkeypatch.setattr(agent.behavior, "dream", dreaming)
     monkeypatch.setattr(agent.behavior, "replay_loss", replaying)
-    agent.losses(batch, None)
+    losses, _, _ = agent.losses(batch, None)
     assert torch.equal(seen["bootstrap"].flatten(), seen["dream"].ret[0])
+    torch.testing.assert_close(losses["replay_critic"], 0.3 * seen["loss"])
     assert seen["bootstrap"].shape == batch.reward.shape and seen["gamma"] == 1 - 1 / 333
 
 
@@ -223,6 +225,23 @@ def test_separate_optimizers_move_their_own_part_by_their_own_loss():
     )
     for g, e in zip(agent.gradients(losses)["model"], expected, strict=True):
         torch.testing.assert_close(g, e)
+
+
+def test_the_weight_of_reconstruction_scales_its_gradient_and_no_other():
+    cfg = tiny.config()
+    heavy = replace(cfg, model=replace(cfg.model, obs_scale=16.0))
+    found = []
+    for c in (cfg, heavy):
+        torch.manual_seed(0)
+        agent = tiny.agent(cfg=c)
+        losses, _, _ = agent.losses(tiny.batch(), None)
+        names = agent.optimizers["model"].params
+        found.append(dict(zip(names, agent.gradients(losses)["model"], strict=True)))
+    for name, gradient in found[0].items():
+        if ".decoder." in name:
+            torch.testing.assert_close(found[1][name], 16 * gradient)
+        if name.startswith("behavior."):
+            torch.testing.assert_close(found[1][name], gradient)
 
 
 def test_rewards_of_ten_thousand_stay_finite():

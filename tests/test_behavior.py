@@ -69,6 +69,14 @@ def test_rewards_and_discounts_are_read_on_arriving_and_values_everywhere():
     torch.testing.assert_close(dream.value, agent.behavior.value(feat))
 
 
+def test_returns_follow_the_value_of_the_state_arrived_at():
+    dream = dream_of(dreaming())
+    r, d, v = dream.reward, dream.discount, dream.value
+    torch.testing.assert_close(dream.ret[-1], r[-1] + d[-1] * v[-1])
+    mixed = 0.05 * v[-2] + 0.95 * dream.ret[-1]
+    torch.testing.assert_close(dream.ret[-2], r[-2] + d[-2] * mixed)
+
+
 @pytest.mark.parametrize("spec", tiny.ACTIONS.values(), ids=tiny.ACTIONS)
 def test_reinforce_needs_no_graph_of_the_dream(spec):
     dream = dream_of(dreaming(spec))
@@ -92,6 +100,18 @@ def test_values_of_the_slow_copy_are_used_only_on_request():
 def test_every_estimator_moves_every_kind_of_policy(spec, rho):
     agent = dreaming(spec, rho)
     assert actor_gradient(agent, dream_of(agent)).norm() > 0
+
+
+@pytest.mark.parametrize("spec", tiny.ACTIONS.values(), ids=tiny.ACTIONS)
+def test_an_action_is_judged_in_the_state_it_was_taken_in(spec):
+    agent = dreaming(spec)
+    dream = dream_of(agent)
+    pi = agent.behavior.policy(dream.states.feat[:-1])
+    scale = ReturnScale().update(dream.ret)  # the returns are seen before they are divided
+    advantage = (dream.ret - dream.value[:-1]) / scale
+    score = advantage * pi.log_prob(dream.actions) + 3e-4 * pi.entropy()
+    losses, _ = agent.behavior.losses(dream)
+    torch.testing.assert_close(losses["actor"], -(dream.weight * score).mean())
 
 
 def test_reinforce_is_the_softmax_minus_the_action_times_the_advantage():
@@ -156,6 +176,12 @@ def test_a_fresh_policy_is_nearly_indifferent(spec):
     else:
         most = sum(torch.tensor(float(n)).log() for n in spec.discrete)
         assert (most - pi.entropy()).max() < 0.01
+
+
+def test_a_fresh_critic_values_everything_at_exactly_zero():
+    agent = Dreamer(tiny.config(), tiny.OBS, tiny.ONE_CHOICE)
+    dream = dream_of(agent)
+    assert not dream.value.any() and not dream.reward.any() and not dream.ret.any()
 
 
 # --- return scale --------------------------------------------------------------------------------
@@ -223,6 +249,16 @@ def test_the_loss_towards_a_value_is_least_when_predicted():
         gradient = torch.autograd.grad(critic_loss(head, params, ret, one, ret, 1.0), params)[0]
         params.data -= 3 * gradient
     assert head.mean(params).item() == pytest.approx(3.0, abs=0.05)
+
+
+def test_the_critic_pays_for_the_return_and_for_leaving_its_slow_copy():
+    head, params = TwoHotHead(), torch.randn(3, 2, 255)
+    ret, weight, slow = torch.randn(3, 2), torch.rand(3, 2), torch.randn(3, 2)
+    each = head.loss(params, ret) + 0.5 * head.loss(params, slow)
+    loss = critic_loss(head, params, ret, weight, slow, 0.5)
+    torch.testing.assert_close(loss, (weight * each).mean())
+    plain = (weight * head.loss(params, ret)).mean()
+    torch.testing.assert_close(critic_loss(head, params, ret, weight), plain)
 
 
 def test_targets_carry_no_gradient():

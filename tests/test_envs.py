@@ -35,8 +35,13 @@ class CountingEnv(gymnasium.Env):
     def step(self, action):
         self.time += 1
         end = self.time == self.length
-        return (np.float64(self.time), 10.0 * self.time, end and not self.truncate,
-                end and self.truncate, {})
+        return (
+            np.float64(self.time),
+            10.0 * self.time,
+            end and not self.truncate,
+            end and self.truncate,
+            {},
+        )
 
 
 def zeros(space):
@@ -222,12 +227,15 @@ def test_sampled_actions_cover_the_choices_evenly():
     np.testing.assert_allclose(mean, [1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3], atol=0.03)
 
 
-@pytest.mark.parametrize("space, message", [
-    (spaces.Box(-np.inf, np.inf, (2,)), "unbounded.*TransformAction"),
-    (spaces.Box(0, 3, (2,), np.int64), "Box.*supported: Discrete"),
-    (spaces.MultiBinary(3), "MultiBinary.*supported: Discrete"),
-    (spaces.Tuple([spaces.Discrete(2)]), "Tuple.*supported: Discrete"),
-])
+@pytest.mark.parametrize(
+    "space, message",
+    [
+        (spaces.Box(-np.inf, np.inf, (2,)), "unbounded.*TransformAction"),
+        (spaces.Box(0, 3, (2,), np.int64), "Box.*supported: Discrete"),
+        (spaces.MultiBinary(3), "MultiBinary.*supported: Discrete"),
+        (spaces.Tuple([spaces.Discrete(2)]), "Tuple.*supported: Discrete"),
+    ],
+)
 def test_unsupported_action_spaces_are_named(space, message):
     with pytest.raises(ValueError, match=message):
         envs.action_spec(space)
@@ -242,17 +250,27 @@ def test_malformed_actions_are_refused(action):
 # ----------------------------------------------------------------------------- observations
 
 
-@pytest.mark.parametrize("space, spec", [
-    (spaces.Box(0, 255, (64, 64, 3), np.uint8), {"image": (64, 64, 3)}),
-    (spaces.Box(0, 255, (96, 96), np.uint8), {"image": (96, 96, 1)}),
-    (spaces.Box(0, 255, (84, 84, 4), np.uint8), {"image": (64, 64, 4)}),
-    (spaces.Box(0, 255, (210, 160), np.uint8), {"image": (64, 64, 1)}),
-    (spaces.Box(0, 255, (128,), np.uint8), {"vector": (128,)}),
-    (spaces.Box(-1, 1, (), np.float64), {"vector": (1,)}),
-    (spaces.Box(-1, 1, (3, 4), np.float32), {"vector": (12,)}),
-    (spaces.Dict({"eye": spaces.Box(0, 255, (16, 16, 1), np.uint8),
-                  "arm": spaces.Box(0, 9, (2,), np.int64)}), {"eye": (16, 16, 1), "arm": (2,)}),
-])
+@pytest.mark.parametrize(
+    "space, spec",
+    [
+        (spaces.Box(0, 255, (64, 64, 3), np.uint8), {"image": (64, 64, 3)}),
+        (spaces.Box(0, 255, (96, 96), np.uint8), {"image": (96, 96, 1)}),
+        (spaces.Box(0, 255, (84, 84, 4), np.uint8), {"image": (64, 64, 4)}),
+        (spaces.Box(0, 255, (210, 160), np.uint8), {"image": (64, 64, 1)}),
+        (spaces.Box(0, 255, (128,), np.uint8), {"vector": (128,)}),
+        (spaces.Box(-1, 1, (), np.float64), {"vector": (1,)}),
+        (spaces.Box(-1, 1, (3, 4), np.float32), {"vector": (12,)}),
+        (
+            spaces.Dict(
+                {
+                    "eye": spaces.Box(0, 255, (16, 16, 1), np.uint8),
+                    "arm": spaces.Box(0, 9, (2,), np.int64),
+                }
+            ),
+            {"eye": (16, 16, 1), "arm": (2,)},
+        ),
+    ],
+)
 def test_observations_have_the_shape_of_their_spec(space, spec):
     env = vector(lambda: SpaceEnv(space), lambda: SpaceEnv(space))
     assert env.obs_spec == spec
@@ -261,11 +279,14 @@ def test_observations_have_the_shape_of_their_spec(space, spec):
         assert value.dtype == (np.uint8 if len(spec[key]) == 3 else np.float32)
 
 
-@pytest.mark.parametrize("space, message", [
-    (spaces.Discrete(4), "Discrete.*FlattenObservation"),
-    (spaces.Dict({"a": spaces.Dict({"b": spaces.Box(0, 1, (2,))})}), "'a'.*one flat Dict"),
-    (spaces.Box(0, 255, (3, 64, 64), np.uint8), "channels first.*TransformObservation"),
-])
+@pytest.mark.parametrize(
+    "space, message",
+    [
+        (spaces.Discrete(4), "Discrete.*FlattenObservation"),
+        (spaces.Dict({"a": spaces.Dict({"b": spaces.Box(0, 1, (2,))})}), "'a'.*one flat Dict"),
+        (spaces.Box(0, 255, (3, 64, 64), np.uint8), "channels first.*TransformObservation"),
+    ],
+)
 def test_unsupported_observation_spaces_are_named(space, message):
     with pytest.raises(ValueError, match=message):
         vector(lambda: SpaceEnv(space))
@@ -284,13 +305,16 @@ def test_resizing_averages_areas_and_says_so(caplog):
 # ----------------------------------------------------------------------------------- resume
 
 
-@pytest.mark.parametrize("env_id, steps", [
-    ("dreamer_lite/FlickerCatch-v0", 0),
-    ("dreamer_lite/FlickerCatch-v0", 10),  # every stream shows its final row
-    ("dreamer_lite/FlickerCatch-v0", 11),  # every stream shows its reset row
-    ("CartPole-v1", 77),  # streams are at different steps of different episodes
-    ("Pendulum-v1", 250),
-])
+@pytest.mark.parametrize(
+    "env_id, steps",
+    [
+        ("dreamer_lite/FlickerCatch-v0", 0),
+        ("dreamer_lite/FlickerCatch-v0", 10),  # every stream shows its final row
+        ("dreamer_lite/FlickerCatch-v0", 11),  # every stream shows its reset row
+        ("CartPole-v1", 77),  # streams are at different steps of different episodes
+        ("Pendulum-v1", 250),
+    ],
+)
 def test_a_restored_environment_continues_exactly(env_id, steps):
     env = make(env_id, 3, seed=4)
     row = env.reset()
@@ -334,14 +358,17 @@ def test_using_an_environment_before_reset_is_refused():
 # --------------------------------------------------------------------------------- building
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("NoSuchWorld-v0",), "cannot make 'NoSuchWorld-v0'"),
-    (("no_such_package:World-v0",), "install or import"),
-    (("CartPole-v1", 0), "num_envs must be at least 1"),
-    (("CartPole-v1", 1, 0, "atari100k"), "leave protocol=None"),
-    (("ALE/Pong-v5", 1, 0, "atari10k"), r"one of \['atari100k'"),
-    (("ALE/ms_pacman-v5",), "unknown game.*CamelCase"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("NoSuchWorld-v0",), "cannot make 'NoSuchWorld-v0'"),
+        (("no_such_package:World-v0",), "install or import"),
+        (("CartPole-v1", 0), "num_envs must be at least 1"),
+        (("CartPole-v1", 1, 0, "atari100k"), "leave protocol=None"),
+        (("ALE/Pong-v5", 1, 0, "atari10k"), r"one of \['atari100k'"),
+        (("ALE/ms_pacman-v5",), "unknown game.*CamelCase"),
+    ],
+)
 def test_wrong_settings_name_the_remedy(arguments, message):
     with pytest.raises(ValueError, match=message):
         make(*arguments)
@@ -356,11 +383,14 @@ def test_other_autoreset_modes_are_refused():
 # ------------------------------------------------------------------------------------ Atari
 
 
-@pytest.mark.parametrize("name, shape, actions", [
-    ("atari100k", (64, 64, 3), 6),
-    ("atari200m", (96, 96, 1), 18),
-    ("atari_laptop", (64, 64, 1), 6),
-])
+@pytest.mark.parametrize(
+    "name, shape, actions",
+    [
+        ("atari100k", (64, 64, 3), 6),
+        ("atari200m", (96, 96, 1), 18),
+        ("atari_laptop", (64, 64, 1), 6),
+    ],
+)
 def test_atari_protocols_show_their_frames_and_actions(name, shape, actions):
     env = make("ALE/Pong-v5", 2, protocol=name)
     assert env.obs_spec == {"image": shape} and env.action_spec == ActionSpec((actions,))
@@ -439,8 +469,10 @@ print(digest.hexdigest())
 def test_an_atari_episode_depends_on_its_seed_and_actions_alone():
     """Sticky actions and idle frames included: other process, other stream, masked late reset."""
     run = [sys.executable, "-c", FRAMES]
-    digests = {subprocess.run([*run, str(i)], capture_output=True, text=True, check=True).stdout
-               for i in (0, 2)}
+    digests = {
+        subprocess.run([*run, str(i)], capture_output=True, text=True, check=True).stdout
+        for i in (0, 2)
+    }
     env = make("ALE/Boxing-v5", 2, protocol="atari200m")
     env.reset()
     for _ in range(30):

@@ -495,7 +495,6 @@ def saved(logdir):
     return {path.name for path in (logdir / "checkpoints").glob("0*")}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the lives are forked: POSIX only")
 def test_a_run_killed_at_any_moment_continues_bit_for_bit(whole, tmp_path):
     code = f"import test_training as t; t.lives(t.Path({str(tmp_path)!r}), 5)"
     done = subprocess.run(

@@ -1,7 +1,7 @@
 """Write the table of measured results in README.md from the run ledger.
 
-    python tools/results.py            # rewrites the block between the two markers
-    python tools/results.py --check    # exit status 1 if the block is out of date
+python tools/results.py            # rewrites the block between the two markers
+python tools/results.py --check    # exit status 1 if the block is out of date
 """
 
 import json

@@ -1,0 +1,44 @@
+"""What the first pages rely on: the runs that come with the book can be read by today's package."""
+
+import json
+
+import pytest
+import run_book
+
+from dreamer_lite import checkpoint, report
+from dreamer_lite.logger import read_metrics
+from dreamer_lite.presets import from_dict
+
+RUNS = sorted((run_book.BOOK / "data/runs").iterdir())
+
+
+def newest(run):
+    """The weights that the pages load."""
+    return max((run / "checkpoints").iterdir())
+
+
+def texts():
+    return [text.read_text() for text in run_book.BOOK.glob("*.md")]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_a_published_agent_can_be_loaded(run):
+    agent, record = report.load_agent_from(newest(run))
+    assert record["step"] == int(newest(run).name)
+    assert {"env", "seed", "protocol", "hardware", "threads"} <= record.keys()
+    assert agent.obs
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_a_published_run_is_of_one_piece(run):
+    _, meta = checkpoint.load_weights(newest(run))
+    stored, record = (json.loads((run / f"{name}.json").read_text()) for name in ("config", "run"))
+    assert from_dict(stored) == from_dict(meta["config"])
+    same = ("env", "seed", "started")
+    assert [record[key] for key in same] == [meta["run"][key] for key in same]
+    assert max(row["step"] for row in read_metrics(run)) >= meta["step"]
+
+
+def test_every_published_run_is_shown_on_a_page():
+    for run in RUNS:
+        assert any(f"data/runs/{run.name}" in text for text in texts()), run.name
