@@ -85,7 +85,7 @@ class Eval:
 
     def run(self) -> None:
         use_threads(self.threads)
-        agent, run = report.load_agent_from(self.path, self.device)
+        agent, run = training.load_run(self.path, self.device)
         score = training.evaluate(
             agent, run["env"], self.episodes, seed=self.seed, mode=self.mode == "mode"
         )
@@ -119,7 +119,7 @@ class Dream:
 
     def run(self) -> None:
         use_threads(self.threads)
-        agent, run = report.load_agent_from(self.path, self.device)
+        agent, run = training.load_run(self.path, self.device)
         report.image_key(agent)  # an agent without images is refused before it plays
         played = report.record(agent, run["env"], self.steps, self.seed, streams=2)
         rows, start = report.clips(agent, played, self.length, self.clips)

@@ -21,7 +21,7 @@ def python() -> str:
     """The interpreter and the system."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 14):
         raise Trouble(f"{platform.python_version()}; install Python 3.11 to 3.14")
-    return f"{platform.python_version()} on {platform.platform(terse=True)}, {platform.machine()}"
+    return f"{platform.python_version()} on {platform.system()}, {platform.machine()}"
 
 
 def package() -> str:

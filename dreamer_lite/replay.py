@@ -467,6 +467,7 @@ def write_arrays(path: Path, arrays: dict, metadata: dict[str, str] | None = Non
     with atomic(path) as temporary:
         try:
             save_file(tensors, temporary, metadata)
+            temporary.chmod(0o644)  # the library makes it private
         except SafetensorError as error:  # hides the number that says "disk full"
             code = re.search(r"os error (\d+)", str(error))
             if not code:

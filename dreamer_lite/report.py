@@ -19,35 +19,14 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dreamer_lite import checkpoint
 from dreamer_lite.agent import Dreamer
 from dreamer_lite.logger import read_metrics
-from dreamer_lite.presets import from_dict
 from dreamer_lite.replay import Sequence
 from dreamer_lite.rssm import State
 from dreamer_lite.spaces import is_image
-from dreamer_lite.training import make_agent, make_envs, pick_device
+from dreamer_lite.training import make_envs
 
 # --- an agent and its experience -----------------------------------------------------------------
-
-
-def load_agent_from(path: Path | str, device: str = "cpu") -> tuple[Dreamer, dict]:
-    """A trained agent and what is known of its run, "step" included.
-
-    path: a run, one of its checkpoints, one of its milestones, or a file agent.safetensors.
-    """
-    path = Path(path)
-    if path.is_file() or any(path.glob("agent*.safetensors")):
-        tensors, meta = checkpoint.load_weights(path)
-    else:
-        stored, meta, _ = checkpoint.load(path)
-        tensors = {k[6:]: x for k, x in stored.items() if k.startswith("agent/")}
-    cfg = from_dict(meta["config"])
-    world = make_envs(cfg, meta["run"]["env"], 1, 0)
-    agent = make_agent(cfg, world.obs_spec, world.action_spec, pick_device(device))
-    world.close()
-    agent.load_state_dict(tensors)
-    return agent, meta["run"] | {"step": meta["step"]}
 
 
 def device_of(agent: Dreamer) -> torch.device:

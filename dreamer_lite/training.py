@@ -473,11 +473,28 @@ def summarize(played: list[Outcome]) -> Score:
 
 
 def load_run(path: Path | str, device: str = "cpu") -> tuple[Dreamer, dict]:
-    """A trained agent from a run folder or one of its checkpoints, and the run's record."""
-    tensors, meta, _ = checkpoint.load(path)
+    """A trained agent and what is known of its run, "step" included.
+
+    path: a run folder, one of its checkpoints or milestones, a file agent.safetensors, or a run of
+    the ledger, whose newest weights are taken. Only checkpoints bring the optimizers' state.
+    """
+    path = newest_weights(Path(path))
+    if shared := path.is_file() or any(path.glob("agent*.safetensors")):
+        tensors, meta = checkpoint.load_weights(path)
+    else:
+        tensors, meta, _ = checkpoint.load(path)
     cfg = from_dict(meta["config"])
     world = make_envs(cfg, meta["run"]["env"], 1, 0)
     agent = make_agent(cfg, world.obs_spec, world.action_spec, pick_device(device))
     world.close()
-    load_agent(agent, tensors, meta)
-    return agent, meta["run"]
+    if shared:
+        agent.load_state_dict(tensors)
+    else:
+        load_agent(agent, tensors, meta)
+    return agent, meta["run"] | {"step": meta["step"]}
+
+
+def newest_weights(path: Path) -> Path:
+    """The latest published weights of a run of the ledger; any other path stays as it is."""
+    published = sorted(path.glob("checkpoints/*/agent*.safetensors"))
+    return published[-1].parent if published else path

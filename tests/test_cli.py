@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamer_lite import cli, report, training
+from dreamer_lite import cli, training
 from dreamer_lite.presets import PRESETS, TOY, V3, leaves, sized, to_dict
 from dreamer_lite.rssm import State
 
@@ -198,7 +198,7 @@ def test_runs_checkpoints_milestones_and_files_are_the_same_agent(run):
     milestone = max((run / "milestones").iterdir())
     agents = []
     for path in (run, checkpoint, milestone, milestone / "agent.safetensors"):
-        agent, record = report.load_agent_from(path)
+        agent, record = training.load_run(path)
         assert record["step"] == 200 and record["env"] == ENV
         agents.append(agent)
     state = State(torch.ones(1, 16), torch.zeros(1, 6))

@@ -5,7 +5,7 @@ import json
 import pytest
 import run_book
 
-from dreamer_lite import checkpoint, report
+from dreamer_lite import checkpoint, training
 from dreamer_lite.logger import read_metrics
 from dreamer_lite.presets import from_dict
 
@@ -23,7 +23,7 @@ def texts():
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_a_published_agent_can_be_loaded(run):
-    agent, record = report.load_agent_from(newest(run))
+    agent, record = training.load_run(newest(run))
     assert record["step"] == int(newest(run).name)
     assert {"env", "seed", "protocol", "hardware", "threads"} <= record.keys()
     assert agent.obs

@@ -12,8 +12,7 @@ from dreamer_lite import checkpoint, parcel
 from dreamer_lite.distributions import Categorical
 from dreamer_lite.logger import read_metrics
 from dreamer_lite.presets import TOY
-from dreamer_lite.report import load_agent_from
-from dreamer_lite.training import train
+from dreamer_lite.training import load_run, train
 
 ENV = "dreamer_lite/MiniPong-v0"
 SMALL = replace(
@@ -71,7 +70,7 @@ def test_the_queue_of_unseen_rows_and_the_random_state_arrive(moved):
 
 def test_latents_are_what_the_world_model_sees_in_the_rows(moved):
     _, there = replays(moved)
-    agent, _ = load_agent_from(moved / "there")
+    agent, _ = load_run(moved / "there")
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         rows = parcel.window(there, np.arange(120))
@@ -93,7 +92,7 @@ def test_training_goes_on_where_it_stopped(moved):
     go(moved / "there", 340)
     record = json.loads((moved / "there" / "run.json").read_text())
     assert (record["status"], record["step"], record["unpacked_at"]) == ("complete", 340, 300)
-    assert load_agent_from(moved / "there")[1]["step"] == 340
+    assert load_run(moved / "there")[1]["step"] == 340
 
 
 def test_a_run_without_latents_travels_too(tmp_path):

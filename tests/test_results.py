@@ -22,5 +22,5 @@ def test_a_changed_ledger_changes_the_table(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "LEDGER", tmp_path)
     assert (
         "| catch-s0 | Catch-v0, preset `toy`, seed 0 | 1,000 | 4,000 | 250 | 0.50 "
-        "| 0.9 ± 0.1 (2 episodes) |\n" in results.table()
+        "| 0.91 ± 0.05 (2 episodes) |\n" in results.table()
     )

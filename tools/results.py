@@ -22,7 +22,7 @@ def evaluation(folder: Path) -> str:
     if not path.exists():
         return "–"
     last = json.loads(path.read_text().splitlines()[-1])
-    return f"{last['mean']:.1f} ± {last['sd']:.1f} ({len(last['episodes'])} episodes)"
+    return f"{last['mean']:.2f} ± {last['sd']:.2f} ({len(last['episodes'])} episodes)"
 
 
 def row(folder: Path) -> str:

@@ -1,0 +1,70 @@
+"""Copy a run into the ledger: its record, its metrics, and its newest weights in half precision.
+
+    python tools/publish_run.py runs/boxing-laptop-s0 --episodes 20
+
+The entry is book/data/runs/<name>/. Weights of an earlier publication are replaced; milestones come
+along. The evaluation of the newest weights is added to eval.jsonl. A run that is still going, or
+was interrupted, is published as what it is.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from dreamer_lite import checkpoint, training
+from dreamer_lite.logger import read_metrics
+
+LEDGER = Path(__file__).resolve().parent.parent / "book/data/runs"
+
+
+def publish(run: Path, episodes: int) -> Path:
+    """Writes the entry and returns its folder."""
+    entry = LEDGER / run.resolve().name
+    shutil.rmtree(entry / "checkpoints", ignore_errors=True)
+    entry.mkdir(parents=True, exist_ok=True)
+    weights(run, entry)
+    record(run, entry)
+    if episodes:
+        evaluate(run, entry, episodes)
+    return entry
+
+
+def weights(run: Path, entry: Path) -> None:
+    """Milestones, and the newest checkpoint without what only training needs."""
+    for milestone in sorted((run / "milestones").glob("*")):
+        shutil.copytree(milestone, entry / "checkpoints" / milestone.name)
+    tensors, meta, _ = checkpoint.load(run)
+    agent = {k[6:]: x for k, x in tensors.items() if k.startswith("agent/")}
+    config = {name: meta[name] for name in ("config", "run", "step")}
+    checkpoint.save_weights(entry / "checkpoints" / f"{meta['step']:010d}", agent, config)
+
+
+def record(run: Path, entry: Path) -> None:
+    """The settings, and the metrics up to the newest weights."""
+    for name in ("run.json", "config.json"):
+        shutil.copyfile(run / name, entry / name)
+    step = max(int(path.name) for path in (entry / "checkpoints").iterdir())
+    lines = [json.dumps(row) for row in read_metrics(run) if row["step"] <= step]
+    (entry / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def evaluate(run: Path, entry: Path, episodes: int) -> None:
+    """One more line of eval.jsonl, for the newest weights and the sampled policy."""
+    agent, about = training.load_run(run)
+    with torch.random.fork_rng():
+        torch.manual_seed(training.EVALUATION_SEED)
+        score = training.evaluate(agent, about["env"], episodes)
+    line = {"step": about["step"], "mode": "sample", **score._asdict()}
+    with open(entry / "eval.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("--episodes", type=int, default=20, help="of the evaluation; 0: none")
+    args = parser.parse_args()
+    print(publish(args.run, args.episodes))
