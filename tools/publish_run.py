@@ -43,11 +43,10 @@ def weights(run: Path, entry: Path) -> None:
 
 
 def record(run: Path, entry: Path) -> None:
-    """The settings, and the metrics up to the newest weights."""
+    """The settings and all metrics."""
     for name in ("run.json", "config.json"):
         shutil.copyfile(run / name, entry / name)
-    step = max(int(path.name) for path in (entry / "checkpoints").iterdir())
-    lines = [json.dumps(row) for row in read_metrics(run) if row["step"] <= step]
+    lines = [json.dumps(row) for row in read_metrics(run)]  # whole lines: it may be writing one
     (entry / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
