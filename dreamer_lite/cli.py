@@ -8,7 +8,6 @@ if what was asked is done, 2 if it cannot be done as asked, 128 + signal if it w
 
 import argparse
 import json
-import runpy
 import sys
 from dataclasses import dataclass
 from functools import reduce
@@ -20,7 +19,7 @@ import torch
 import tyro
 from tyro.conf import AvoidSubcommands, Positional, SuppressFixed, arg, subcommand
 
-from dreamer_lite import bench, parcel, report, training
+from dreamer_lite import bench, doctor, parcel, report, training
 from dreamer_lite.distributions import Categorical
 from dreamer_lite.presets import PRESETS, SIZES, Config, sized
 
@@ -201,7 +200,7 @@ class Doctor:
     """Can this machine run the book? One line per question."""
 
     def run(self) -> None:
-        runpy.run_module("dreamer_lite.doctor", run_name="__main__")
+        sys.exit(doctor.main())
 
 
 def resized(cfg: Config, size: str | None) -> Config:
