@@ -67,11 +67,12 @@ test-site: book $(SITE) ## the built website in a real browser (needs Chromium)
 	$(BIN)/python -m pytest tests/site
 
 pdf: tex book ## the book as PDF: _build/latex/book.pdf (needs TeX)
+	rm -rf _build/latex  # latexmk remembers a failure
 	$(BIN)/jupyter-book build _build/book --builder pdflatex
 
 tex:
 	@for tool in latexmk xelatex; do command -v $$tool >/dev/null || { echo "make pdf needs $$tool; on Debian: \
-	apt-get install latexmk texlive-xetex texlive-latex-extra texlive-fonts-recommended tex-gyre"; exit 1; }; done
+	apt-get install latexmk texlive-xetex texlive-latex-extra texlive-fonts-recommended tex-gyre fonts-freefont-otf"; exit 1; }; done
 
 train: $(ENV) ## train on an Atari game, or go on: make train GAME=Boxing (also PRESET=, STEPS=)
 	$(BIN)/dreamer-lite train $(PRESET) --env ALE/$(GAME)-v5 --steps $(STEPS) --logdir runs/$(GAME)
