@@ -1,4 +1,4 @@
-"""dreamer_lite: DreamerV3, and V2 and V1 as other choices, in small, exact, readable PyTorch."""
+"""dreamer_lite: DreamerV3 in small, exact, readable PyTorch."""
 
 from importlib import import_module as _import_module
 

@@ -77,8 +77,8 @@ class OneHots(NamedTuple):
     def sample(self) -> Tensor:
         """one_hot(k) + p - sg(p), k ~ p: the value of a die, the gradient of its mean.  [...,G·K].
 
-        The draw inverts the cumulative distribution: one uniform number per group, no host
-        synchronization, and a fifth of the cost of the library's sampler.
+        The draw inverts the cumulative distribution: one uniform number per group, and no host
+        synchronization.
         """
         below = self.probs.detach().cumsum(-1) <= torch.rand_like(self.probs[..., :1])
         last = self.probs.shape[-1] - 1  # rounding may leave the sum of all below 1

@@ -14,7 +14,7 @@ from dreamer_lite.networks import BlockGRU, RMSNorm, gates
 
 
 class _RMSNormSiLU(torch.autograd.Function):
-    """silu(x / √(mean x² + ε) · scale) with its gradient written out: half the memory traffic.
+    """silu(x / √(mean x² + ε) · scale) with its gradient written out.
 
     The library's composite keeps five intermediate tensors and calls pow twice.  x [N,C].
     """
@@ -105,8 +105,8 @@ def accelerate(agent: nn.Module) -> nn.Module:
 def keep_freed_memory() -> bool:
     """Lets glibc reuse freed memory instead of returning it to the system after every layer.
 
-    A large tensor is otherwise mapped, zeroed and unmapped page by page at each use, which costs
-    as much as the arithmetic. Does nothing elsewhere; returns whether it did.
+    A large tensor is otherwise mapped, zeroed and unmapped page by page at each use. Does nothing
+    elsewhere; returns whether it did.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

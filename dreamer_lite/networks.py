@@ -211,7 +211,7 @@ def down_pool(i: int, o: int, style: Style) -> nn.Sequential:
 
 
 def down_stride(i: int, o: int, style: Style) -> nn.Sequential:
-    """V3 of 2023: 4×4 convolution with stride 2, norm, activation; a third of the work."""
+    """V3 of 2023: 4×4 convolution with stride 2, norm, activation; 16 taps for 100."""
     return nn.Sequential(conv(nn.Conv2d(i, o, 4, 2, 1), style), ChannelNorm(o, style))
 
 
@@ -221,7 +221,7 @@ def up_nearest(i: int, o: int, style: Style) -> nn.Sequential:
 
 
 def up_stride(i: int, o: int, style: Style) -> nn.Sequential:
-    """V3 of 2023: transposed 4×4 convolution with stride 2; a sixth of the work."""
+    """V3 of 2023: transposed 4×4 convolution with stride 2; 4 taps a pixel for 25."""
     return nn.Sequential(conv(nn.ConvTranspose2d(i, o, 4, 2, 1), style))
 
 

@@ -106,7 +106,7 @@ ATARI100K = replace(
     replay=replace(V3.replay, ratio=256.0, capacity=200_000),
 )
 
-# For two CPU cores: the 2023 convolutions (a third of the work), short sequences, and larger
+# For two CPU cores: the 2023 convolutions (a sixth of the work), short sequences, and larger
 # learning rates than the official 4e-5, as small networks want. One gray channel counts like three
 # of color, as the KL assumes. The actor moves slower than the model it learns from, and is paid
 # more for staying random, or it settles before it has seen much.
