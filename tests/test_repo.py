@@ -16,8 +16,8 @@ CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 # A module imports only from those above it.
 LAYERS = """
 spaces transforms distributions heads networks rssm world_model returns behavior replay envs
-optim presets agent checkpoint logger fast distributed ledger training parcel report bench sweep doctor
-cli
+optim presets agent checkpoint logger fast distributed ledger training parcel report bench sweep
+doctor cli
 """.split()
 BESIDE = ["toys", "check", "explore"]  # nothing in LAYERS imports these
 
