@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env book notebooks lab test test-site pdf tex train doctor lint lock clean
+.PHONY: help env book notebooks student lab test mutants test-site pdf tex train doctor lint lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -48,20 +48,24 @@ $(SITE): $(ENV)
 	@touch $@
 
 book: $(ENV) ## run the notebooks (quick profile) and build the website: _build/html/index.html
-	$(BIN)/python tools/run_book.py
-	$(BIN)/jupyter-book build _build/book --all -W --keep-going -n --quiet
-	@echo "The book is at _build/html/index.html"
+	$(BIN)/python tools/run_book.py --html
 
 notebooks: $(ENV) ## authors: run the notebooks whose text, code or data changed; store the outputs in book/
 	$(BIN)/python tools/run_book.py --store
 
+student: $(ENV) ## the notebooks without solutions: _build/student
+	$(BIN)/python tools/student.py
+
 lab: $(ENV) ## open the book in JupyterLab
-	$(BIN)/jupyter lab book
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/book/00-start.ipynb
 
 test: $(ENV) ## every test that needs only Python
 	$(BIN)/python -m dreamer_lite.doctor
 	$(BIN)/python -m pytest tests/test_*.py book \
 	  --nbval --nbval-current-env --nbval-sanitize-with tools/nbval.cfg
+
+mutants: $(ENV) ## plants known bugs in a copy of the package; the tests must catch every one (minutes)
+	$(BIN)/python tools/mutants.py
 
 test-site: book $(SITE) ## the built website in a real browser (needs Chromium)
 	$(BIN)/python -m pytest tests/site

@@ -1,4 +1,4 @@
-"""dreamer_lite: DreamerV3 in small, exact, readable PyTorch."""
+"""dreamer_lite: DreamerV1, V2 and V3 from the same small pieces, in exact, readable PyTorch."""
 
 from importlib import import_module as _import_module
 
@@ -12,6 +12,7 @@ for _name, _world, _options in (
     ("ScaleCatch", "Catch", {"scale": 100.0}),
     ("Fork", "Fork", {}),
     ("MiniPong", "MiniPong", {}),
+    ("Reach", "Reach", {}),
 ):
     _gymnasium.register(f"dreamer_lite/{_name}-v0", f"dreamer_lite.toys:{_world}", kwargs=_options)
 
@@ -19,6 +20,9 @@ for _name, _world, _options in (
 # must be able to say that torch is missing.
 _WHERE = {
     "PRESETS": "presets",
+    "V1": "presets",
+    "V2": "presets",
+    "V2_DMC": "presets",
     "V3": "presets",
     "Config": "presets",
     "diff": "presets",

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dreamer_lite.behavior import Behavior
+from dreamer_lite.behavior import Behavior, explore
+from dreamer_lite.distributed import average
+from dreamer_lite.guard import require
 from dreamer_lite.optim import Optimizer
 from dreamer_lite.presets import Config
 from dreamer_lite.rssm import State
@@ -19,7 +21,11 @@ from dreamer_lite.world_model import WorldModel
 
 
 class Dreamer(nn.Module):
-    """World model + behavior + optimizers.  Built from a `Config` and the shapes of a task."""
+    """World model + behavior + optimizers.  Built from a `Config` and the shapes of a task.
+
+    `act` lives row by row [N,.], `update` learns from windows [T,B,.] (time first). ValueError for
+    rows and batches of other shapes, and for tasks without observations or actions.
+    """
 
     def __init__(self, cfg: Config, obs: ObsSpec, action: ActionSpec):
         super().__init__()
@@ -53,6 +59,8 @@ class Dreamer(nn.Module):
         The posterior is sampled also when acting, as in the papers. mode: the most likely action
         (how V1 and V2 are evaluated); V3 always samples.
         """
+        streams, got = len(state.h), len(row.is_first)
+        require(got == streams, "row", f"{streams} streams", f"{got}", "begin with `initial(N)`")
         tensor = lambda x: torch.as_tensor(x).to(state.h.device)  # noqa: E731
         embed = self.world_model.encoder({k: tensor(x) for k, x in row.obs.items()})
         state, _ = self.world_model.rssm.step(
@@ -61,6 +69,11 @@ class Dreamer(nn.Module):
         policy = self.behavior.policy(state.feat)
         action = policy.mode() if mode else policy.sample()
         return action.cpu().numpy(), state
+
+    def explore(self, action: np.ndarray) -> np.ndarray:
+        """The action as it is carried out while collecting: V1 adds noise.  [N,A] -> [N,A]."""
+        noise = self.cfg.behavior.actor.noise
+        return explore(torch.as_tensor(action), self.action, noise).numpy() if noise else action
 
     def losses(self, batch, start: State | None) -> tuple[dict[str, Tensor], State, dict]:
         """Every loss of one update, before any parameter moves.  batch [T,B,...], start [B,.]."""
@@ -74,6 +87,7 @@ class Dreamer(nn.Module):
         losses |= behavior
         if weight := self.cfg.behavior.critic.replay:
             bootstrap = dream.ret[0].unflatten(0, batch.reward.shape)
+            batch = batch._replace(reward=self.cfg.model.squash(batch.reward))
             losses["replay_critic"] = weight * self.behavior.replay_loss(
                 states, batch, bootstrap, self.cfg.model.gamma
             )
@@ -82,10 +96,11 @@ class Dreamer(nn.Module):
     def update(self, batch, start: State | None = None) -> tuple[State, dict[str, Tensor]]:
         """One gradient step on a `replay.Sequence`; returns fresh states [T,B,.] and metrics []."""
         losses, states, metrics = self.losses(batch, start)
-        grads = self.gradients(losses)
+        grads = average(self.gradients(losses))
         for part, optimizer in self.optimizers.items():
             metrics[f"grad_norm/{part}"] = optimizer.step(grads[part])
-        self.behavior.slow.update(self.updates)
+        if self.behavior.slow:
+            self.behavior.slow.update(self.updates)
         self.updates += 1
         return states, metrics | {f"loss/{k}": x.detach() for k, x in losses.items()}
 

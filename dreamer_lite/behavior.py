@@ -6,6 +6,7 @@ s_0 -a_0-> s_1 -a_1-> s_2 ... s_H        s_0: every replayed state, detached
  R_0        R_1  ...                     λ-returns, targets of the critic at s_0..s_{H-1}
 """
 
+import math
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dreamer_lite.distributions import BoundedNormal, choices
+from dreamer_lite.distributed import gather_over_ranks
+from dreamer_lite.distributions import BoundedNormal, TanhNormal, TruncNormal, choices
+from dreamer_lite.guard import between, floats, refuse_unread, require, shaped
 from dreamer_lite.networks import Style, readout
 from dreamer_lite.returns import discount_weights, lambda_return
 from dreamer_lite.rssm import State
@@ -24,14 +27,26 @@ from dreamer_lite.world_model import WorldModel
 
 @dataclass(frozen=True)
 class ActorConfig:
-    """ρ: share of REINFORCE against dynamics backprop; η: entropy bonus."""
+    """ρ: share of REINFORCE against dynamics backprop; η: entropy bonus.
+
+    (V2's code calls 1 - ρ `actor_grad_mix`: it weighs the dynamics, the paper's ρ the other term.)
+    """
 
     layers: int = 3  # hidden layers of the policy
     rho: float = 1.0  # ρ, share of REINFORCE; the rest is dynamics backprop
     eta: float = 3e-4  # η, weight of the policy's entropy
     normalize: bool = True  # divide advantages by max(1, S)
     unimix: float = 0.01  # share of the uniform distribution in discrete policies
-    continuous: BoundedNormal = BoundedNormal()
+    continuous: BoundedNormal | TanhNormal | TruncNormal = BoundedNormal()
+    out_scale: float = 0.01  # of the first weights of the policy's output
+    noise: float = 0.0  # V1: exploration while collecting, see `explore`
+    greedy: bool = False  # V1, V2: evaluation takes the likeliest action
+
+    def __post_init__(self) -> None:
+        shares = {"rho": self.rho, "unimix": self.unimix}
+        between(0, 1, "V1: rho = 0; V2: 1 or 0; V3: 1", **shares)
+        others = {k: getattr(self, k) for k in ("layers", "eta", "out_scale", "noise")}
+        between(0, math.inf, "0 switches it off", **others)
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,24 @@ class CriticConfig:
     slow_target: bool = False  # V2: λ-returns and baseline use the slow copy
     slow_regularizer: float = 1.0  # V3: weight of the loss towards the slow copy's value
     replay: float = 0.3  # V3: weight of the value loss on replayed states
+    out_scale: float = 0.0  # of the first weights of the critic's output
+
+    def __post_init__(self) -> None:
+        between(1, math.inf, "V2 copies every 100 updates, V3 every 1", slow_every=self.slow_every)
+        between(0, 1, "V2: 1 (hard copy); V3: 0.02", slow_mix=self.slow_mix)
+        others = {k: getattr(self, k) for k in ("layers", "slow_regularizer", "replay")}
+        between(0, math.inf, "0 switches it off", **others)
+        refuse_unread(self)
+
+    @property
+    def keeps_slow_copy(self) -> bool:
+        """Whether anything reads the slow copy; V1 has none."""
+        return self.slow_target or self.slow_regularizer > 0
+
+    def unread(self) -> dict[str, str]:
+        """Fields that have no meaning beside the others, and why."""
+        why = "slow_target is False and slow_regularizer 0"
+        return {} if self.keeps_slow_copy else {"slow_every": why, "slow_mix": why}
 
 
 @dataclass(frozen=True)
@@ -55,6 +88,10 @@ class BehaviorConfig:
     horizon: int = 15  # H, imagined steps
     lam: float = 0.95  # λ: 0 trusts the critic after one step, 1 only at the horizon
 
+    def __post_init__(self) -> None:
+        between(1, math.inf, "the papers have 15", horizon=self.horizon)
+        between(0, 1, "the papers have 0.95", lam=self.lam)
+
 
 # --- the losses ---------------------------------------------------------------------------------
 
@@ -63,8 +100,11 @@ def actor_loss(ret, base, logp, entropy, weight, *, rho: float, eta: float, scal
     """-mean w [ρ ln π(a) sg((R - v)/S) + (1-ρ) R/S + η H(π)].  All [H,N] -> [].
 
     V1: ρ = 0, η = 0.   V2: ρ = 1 (discrete) or 0 (continuous).   V3: ρ = 1, S = max(1, range).
-    Terms of zero weight are not computed: V1 needs no log-probability.
+    Terms of zero weight are not computed and may be None: V1 needs no log-probability. Units of the
+    result: reward / S. Source: authors' code V1 `dreamer.py:179-193`, V2 `agent.py:252-291`, V3
+    `agent.py:405-415`. ValueError for different shapes.
     """
+    refuse_unlike(ret, base=base, logp=logp, entropy=entropy, weight=weight)
     objective = torch.zeros_like(weight)
     if rho:
         objective = objective + rho * ((ret - base).detach() / scale) * logp
@@ -75,11 +115,21 @@ def actor_loss(ret, base, logp, entropy, weight, *, rho: float, eta: float, scal
     return -(weight * objective).mean()
 
 
+def refuse_unlike(ret: Tensor, **terms: Tensor | None) -> None:
+    """Refuses terms of another shape than the returns."""
+    floats("give float32 [H,N]", ret=ret)
+    for name, x in terms.items():
+        fits = x is None or x.shape == ret.shape
+        require(fits, name, f"{list(ret.shape)} like ret", x, "one number for each step")
+
+
 def critic_loss(head, params, target, weight, slow_value=None, slow_regularizer=0.0) -> Tensor:
     """mean w [loss(v, sg R) + β loss(v, sg v_slow)].  params [...,P], the rest [...] -> [].
 
-    The loss is the head's: squared error (V1, V2) or twohot cross-entropy (V3).
+    The loss is the head's: squared error (V1, V2) or twohot cross-entropy (V3). Source: authors'
+    code V1 `dreamer.py:195-199`, V2 `agent.py:293-305`, V3 `agent.py:417-422`.
     """
+    shaped(weight, "weight", target.shape, "one weight for each target")
     loss = head.loss(params, target.detach())
     if slow_regularizer:
         loss = loss + slow_regularizer * head.loss(params, slow_value.detach())
@@ -93,13 +143,23 @@ def replay_return(reward, cont, is_first, bootstrap, gamma: float, lam: float):
 
     bootstrap b_t: the imagined return of replayed state t. The last row of the chunk only serves
     as bootstrap; steps from an episode's last row into the next episode have weight 0.
-    Source: authors' code V3 `agent.py:449-490` (val unused).
+    Source: authors' code V3 `agent.py:449-490` (val unused). ValueError for flags that are not bool
+    and for fewer than two rows.
     """
+    refuse_no_flags(reward, cont=cont, is_first=is_first)
     last = is_first.roll(-1, 0)  # row t is the last of its episode iff row t+1 is a first one
     last[-1] = False
     trace = lam * (~last[1:]).float()
     ret = lambda_return(reward[1:], gamma * cont[1:].float(), bootstrap[1:], trace)
     return ret, (~last[:-1]).float()
+
+
+def refuse_no_flags(reward: Tensor, **flags: Tensor) -> None:
+    """Refuses a chunk of one row, and flags that are not bool [T,B]."""
+    require(len(reward) > 1, "reward", "[T,B] with T >= 2", reward, "the last row is a bootstrap")
+    for name, x in flags.items():
+        fits = x.dtype == torch.bool and x.shape == reward.shape
+        require(fits, name, f"bool {list(reward.shape)}", x, "rows have time first, [T,B]")
 
 
 class ReturnScale(nn.Module):
@@ -111,13 +171,16 @@ class ReturnScale(nn.Module):
 
     def __init__(self, rate=0.01, low=0.05, high=0.95, limit=1.0):
         super().__init__()
+        between(0, 1, "V3 has 0.01, 0.05, 0.95", rate=rate, low=low, high=high)
         self.rate, self.limit = rate, limit
         self.register_buffer("quantiles", torch.tensor([low, high]), persistent=False)
         self.register_buffer("range", torch.zeros(2))
 
     def update(self, ret: Tensor) -> Tensor:
         """Reads the batch of returns, any shape, then answers max(limit, S).  []."""
-        now = torch.quantile(ret.detach().float().flatten(), self.quantiles)
+        floats("give the returns of a dream", ret=ret)
+        everyone = gather_over_ranks(ret.detach().float().flatten())
+        now = torch.quantile(everyone, self.quantiles)
         self.range.lerp_(now, self.rate)
         return self.value()
 
@@ -130,6 +193,8 @@ class SlowCopy:
     """Keeps `slow` near `fast`: every `every` updates, slow ← mix·fast + (1-mix)·slow."""
 
     def __init__(self, fast: nn.Module, every: int, mix: float):
+        between(1, math.inf, "updates between two copies", every=every)
+        between(0, 1, "1 is a hard copy", mix=mix)
         self.fast, self.every, self.mix = fast, every, mix
         self.module = deepcopy(fast).requires_grad_(False)
 
@@ -151,13 +216,29 @@ class Policy(nn.Module):
         super().__init__()
         self.cfg, self.action = cfg, action
         outputs = 2 * action.continuous or sum(action.discrete)
-        self.net = readout(feat, units, cfg.layers, outputs, style, 0.01)
+        self.net = readout(feat, units, cfg.layers, outputs, style, cfg.out_scale)
 
     def forward(self, feat: Tensor):
         params = self.net(feat)
         if self.action.continuous:
             return self.cfg.continuous(params)
         return choices(params, self.action.discrete, self.cfg.unimix)
+
+
+def explore(action: Tensor, spec: ActionSpec, noise: float) -> Tensor:
+    """V1 while it collects: N(0, noise²) is added to numbers, which stay in [-1, 1].
+
+    With probability `noise` a discrete action is replaced by a random one (ε-greedy).  [N,A] ->
+    [N,A]. Source: V1 authors' code `dreamer.py:246-268`, amount 0.3.
+    """
+    between(0, math.inf, "V1 has 0.3, V2 and V3 0", noise=noise)
+    shaped(action, "action", (len(action), spec.size), "one flat action for each stream")
+    if not noise:
+        return action
+    if spec.continuous:
+        return (action + noise * torch.randn_like(action)).clamp(-1, 1)
+    uniform = choices(torch.zeros_like(action), spec.discrete, 0.0)
+    return torch.where(torch.rand(len(action), 1) < noise, uniform.sample(), action)
 
 
 class Dream(NamedTuple):
@@ -182,9 +263,12 @@ class Behavior(nn.Module):
         self.cfg, self.head = cfg, m.head()
         self.policy = Policy(cfg.actor, feat, action, m.units, m.style)
         outputs = self.head.num_params
-        self.critic = readout(feat, m.units, cfg.critic.layers, outputs, m.style, 0.0)
-        self.slow = SlowCopy(self.critic, cfg.critic.slow_every, cfg.critic.slow_mix)
-        self.slow_critic = self.slow.module
+        critic = cfg.critic
+        self.critic = readout(feat, m.units, critic.layers, outputs, m.style, critic.out_scale)
+        self.slow = self.slow_critic = None
+        if critic.keeps_slow_copy:
+            self.slow = SlowCopy(self.critic, critic.slow_every, critic.slow_mix)
+            self.slow_critic = self.slow.module
         self.scale = ReturnScale()
 
     def value(self, feat: Tensor) -> Tensor:
@@ -214,12 +298,14 @@ class Behavior(nn.Module):
         actor, critic = self.cfg.actor, self.cfg.critic
         feat = dream.states.feat[:-1].detach()
         pi = self.policy(feat)
-        entropy = pi.entropy()
+        with torch.set_grad_enabled(actor.eta > 0):
+            entropy = pi.entropy()
+        logp = pi.log_prob(dream.actions.detach()) if actor.rho else None
         scale = self.scale.update(dream.ret) if actor.normalize else 1.0
         losses = {
             "actor": actor_loss(
-                dream.ret, dream.value[:-1], pi.log_prob(dream.actions.detach()), entropy,
-                dream.weight, rho=actor.rho, eta=actor.eta, scale=scale,
+                dream.ret, dream.value[:-1], logp, entropy, dream.weight,
+                rho=actor.rho, eta=actor.eta, scale=scale,
             ),
             "critic": self.critic_loss(feat, dream.ret, dream.weight, critic.slow_regularizer),
         }  # fmt: skip

@@ -45,7 +45,7 @@ def save(
     root = Path(logdir) / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
     remove(root.glob(".tmp-*"))
-    final, temporary = root / f"{step:010d}", root / f".tmp-{step:010d}"
+    final, temporary = root / f"{step:010d}", unfinished(logdir, step)
     try:
         temporary.mkdir()
         write_arrays(temporary / "tensors.safetensors", unshared(tensors))
@@ -68,6 +68,11 @@ def save(
     earlier = [folder for folder in others if step_of(folder) < step]
     remove(set(others) - set(earlier[: KEPT - 1]))  # later ones: a future that was given up
     return final
+
+
+def unfinished(logdir: Path | str, step: int) -> Path:
+    """The folder that becomes the checkpoint of `step` when all of it is there."""
+    return Path(logdir) / "checkpoints" / f".tmp-{step:010d}"
 
 
 def write_state(folder: Path, step: int, meta: dict) -> None:

@@ -6,12 +6,18 @@ All maths runs in float32, whatever the precision around it.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from dreamer_lite.guard import between, require, width
+from dreamer_lite.transforms import sigmoid2
+
+LN_2PI = math.log(2 * math.pi)
 
 
 class Distribution(Protocol):
@@ -39,11 +45,11 @@ class DiagNormal(NamedTuple):
     def log_prob(self, x: Tensor) -> Tensor:
         """ln N(x; mean, std²) in nats, summed over n.  [...]."""
         z = (x - self.mean) / self.std
-        return (-0.5 * z**2 - self.std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
+        return (-0.5 * z**2 - self.std.log() - 0.5 * LN_2PI).sum(-1)
 
     def entropy(self) -> Tensor:
         """½ ln(2πe σ²) in nats, summed over n.  [...]."""
-        return (self.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+        return (self.std.log() + 0.5 * (LN_2PI + 1)).sum(-1)
 
     def kl(self, other: "DiagNormal") -> Tensor:
         """KL(self ‖ other) = Σ ln(σ₂/σ₁) + (σ₁² + (μ₁-μ₂)²) / 2σ₂² - ½, in nats.  [...]."""
@@ -53,6 +59,98 @@ class DiagNormal(NamedTuple):
 
     def detach(self) -> "DiagNormal":
         return DiagNormal(self.mean.detach(), self.std.detach())
+
+
+class Squashed(NamedTuple):
+    """a = tanh x, x ~ N(loc, scale²): V1's actions, inside (-1, 1); loc, scale [...,n].
+
+    Mode and entropy have no formula; both are read from 100 samples, as in the authors' code.
+    Source: V1 `tools.py:222-247` (SampleDist), `tools.py:290-313` (TanhBijector).
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def before(self, *count: int) -> Tensor:
+        """x = loc + scale·ε: samples before tanh, reparameterized.  [*count,...,n]."""
+        return self.loc + self.scale * torch.randn_like(self.loc.expand(*count, *self.loc.shape))
+
+    def at(self, x: Tensor) -> Tensor:
+        """ln p(tanh x) = ln N(x; loc, scale²) - Σ ln |da/dx|, exact where tanh rounds to 1.  [...].
+
+        ln |da/dx| = ln(1 - tanh² x) = 2 (ln 2 - x - softplus(-2x)).
+        """
+        slope = 2 * (math.log(2) - x - F.softplus(-2 * x))
+        return DiagNormal(self.loc, self.scale).log_prob(x) - slope.sum(-1)
+
+    def sample(self) -> Tensor:
+        """tanh(loc + scale·ε), reparameterized.  [...,n]."""
+        return self.before().tanh()
+
+    def mode(self) -> Tensor:
+        """The likeliest of 100 samples, for each row its own.  [...,n].
+
+        (The authors' code takes the index of the batch's first element for all.)
+        """
+        x = self.before(100)
+        best = self.at(x).argmax(0)[None, ..., None].expand_as(x[:1])
+        return x.gather(0, best)[0].tanh()
+
+    def log_prob(self, a: Tensor) -> Tensor:
+        """ln p(a) in nats, summed over n; ±1 counts as the nearest number inside.  [...]."""
+        return self.at(a.clamp(-1 + 2**-24, 1 - 2**-24).atanh())
+
+    def entropy(self) -> Tensor:
+        """-E ln p(a) in nats, over 100 samples.  [...]."""
+        return -self.at(self.before(100)).mean(0)
+
+
+class Truncated(NamedTuple):
+    """N(loc, scale²) cut off at ±1 and scaled up to mass 1: V2's actions; loc, scale [...,n].
+
+    Source: V2 `common/dists.py:72-87`, whose sampling lets gradients ignore the cut.
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def edges(self) -> tuple[Tensor, Tensor]:
+        """Both ends in standard deviations: α = (-1 - loc)/scale, β = (1 - loc)/scale."""
+        return (-1 - self.loc) / self.scale, (1 - self.loc) / self.scale
+
+    def mass(self) -> Tensor:
+        """Z = Φ(β) - Φ(α), what the plain normal has inside.  [...,n]."""
+        low, high = self.edges()
+        return torch.special.ndtr(high) - torch.special.ndtr(low)
+
+    def sample(self) -> Tensor:
+        """loc + scale·ε with ε held fixed, ending just inside of ±1.  [...,n].
+
+        ε = Φ⁻¹(Φ(α) + u Z): gradients d/dloc = 1 and d/dscale = ε, as TensorFlow's, not those of
+        the exact reparameterization. Clipping is straight-through.
+        """
+        with torch.no_grad():
+            low = torch.special.ndtr(self.edges()[0])
+            noise = torch.special.ndtri(low + torch.rand_like(low) * self.mass())
+            noise = ((self.loc + self.scale * noise).clamp(-1, 1) - self.loc) / self.scale
+        a = self.loc + self.scale * noise
+        return a + (a.clamp(-1 + 1e-6, 1 - 1e-6) - a).detach()
+
+    def mode(self) -> Tensor:
+        """loc, which tanh keeps inside.  [...,n]."""
+        return self.loc.clamp(-1, 1)
+
+    def log_prob(self, a: Tensor) -> Tensor:
+        """ln N(a; loc, scale²) - ln Z in nats, summed over n; -∞ outside of [-1, 1].  [...]."""
+        plain = -0.5 * ((a - self.loc) / self.scale) ** 2 - self.scale.log() - 0.5 * LN_2PI
+        return (plain - self.mass().log()).masked_fill(a.abs() > 1, -math.inf).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """ln(√(2πe) scale Z) + (α φ(α) - β φ(β)) / 2Z in nats, summed over n.  [...]."""
+        (low, high), mass = self.edges(), self.mass()
+        tails = [x * (-0.5 * x**2).exp() / math.sqrt(2 * math.pi) for x in (low, high)]
+        plain = 0.5 * (LN_2PI + 1) + self.scale.log() + mass.log()
+        return (plain + (tails[0] - tails[1]) / (2 * mass)).sum(-1)
 
 
 class OneHots(NamedTuple):
@@ -149,10 +247,19 @@ class Bernoulli(NamedTuple):
 
 @dataclass(frozen=True)
 class Gaussian:
-    """V1's latent: `size` independent normals, std = softplus(raw) + min_std."""
+    """V1's latent: `size` independent normals, std = softplus(raw) + min_std.
+
+    V2's option of Gaussian latents has std = sigmoid2 in its place. Noise is drawn for every
+    sequence of a batch anew; V1's code shares one draw. Source: V1 `models.py:58-81`.
+    """
 
     size: int = 30  # Z, numbers
     min_std: float = 0.1  # smallest standard deviation
+    std: Callable[[Tensor], Tensor] = F.softplus  # from a number to a deviation
+
+    def __post_init__(self) -> None:
+        between(1, math.inf, "V1 has 30", size=self.size)
+        between(0, math.inf, "V1 has 0.1", min_std=self.min_std)
 
     @property
     def num_params(self) -> int:
@@ -160,8 +267,9 @@ class Gaussian:
 
     def __call__(self, params: Tensor) -> DiagNormal:
         """params [...,2·size] = (mean, raw std) -> N(mean, softplus(raw) + min_std)."""
+        width(params, "params", self.num_params, "give mean and raw deviation side by side")
         mean, raw = params.float().chunk(2, -1)
-        return DiagNormal(mean, F.softplus(raw) + self.min_std)
+        return DiagNormal(mean, self.std(raw) + self.min_std)
 
 
 @dataclass(frozen=True)
@@ -171,6 +279,11 @@ class Categorical:
     groups: int = 32  # G, dice
     classes: int = 32  # K, faces of each
     unimix: float = 0.0  # share of the uniform distribution
+
+    def __post_init__(self) -> None:
+        between(1, math.inf, "V2 has 32", groups=self.groups)
+        between(2, math.inf, "a die of one face says nothing; V2 has 32", classes=self.classes)
+        between(0, 1, "V2 has 0, V3 0.01", unimix=self.unimix)
 
     @property
     def size(self) -> int:
@@ -183,6 +296,7 @@ class Categorical:
 
     def __call__(self, params: Tensor) -> OneHots:
         """params [...,G·K] are logits -> OneHots with p = (1-u) softmax + u/K."""
+        width(params, "params", self.num_params, "give groups · classes logits")
         return OneHots.of(params.unflatten(-1, (self.groups, self.classes)), self.unimix)
 
 
@@ -202,12 +316,58 @@ class BoundedNormal:
 
     def __call__(self, params: Tensor) -> DiagNormal:
         """params [...,2A] = (m, s)."""
-        mean, raw = params.float().chunk(2, -1)
+        mean, raw = halves(params)
         std = (self.max_std - self.min_std) * (raw + 2).sigmoid() + self.min_std
         return DiagNormal(mean.tanh(), std)
 
 
+@dataclass(frozen=True)
+class TanhNormal:
+    """V1's continuous actor: tanh of N(c tanh(m/c), σ²), σ = softplus(s + s₀) + min, c = 5.
+
+    s₀ = ln(e^init - 1) makes the first deviation `init_std`: nearly every first action is close to
+    -1 or 1. Source: V1 authors' code `models.py:142-169`.
+    """
+
+    init_std: float = 5.0  # deviation before tanh while the network says 0
+    min_std: float = 1e-4  # smallest deviation before tanh
+    mean_scale: float = 5.0  # c, largest mean before tanh
+
+    def __call__(self, params: Tensor) -> Squashed:
+        """params [...,2A] = (m, s)."""
+        mean, raw = halves(params)
+        first = math.log(math.expm1(self.init_std))
+        return Squashed(
+            self.mean_scale * (mean / self.mean_scale).tanh(),
+            F.softplus(raw + first) + self.min_std,
+        )
+
+
+@dataclass(frozen=True)
+class TruncNormal:
+    """V2's continuous actor: N(tanh m, σ²) on [-1, 1] only, σ = 2 sigmoid((s + s₀)/2) + min.
+
+    Source: V2 authors' code `common/nets.py:383-388`.
+    """
+
+    min_std: float = 0.1  # smallest standard deviation
+    init_std: float = 0.0  # s₀, added before the sigmoid
+
+    def __call__(self, params: Tensor) -> Truncated:
+        """params [...,2A] = (m, s)."""
+        mean, raw = halves(params)
+        return Truncated(mean.tanh(), sigmoid2(raw + self.init_std) + self.min_std)
+
+
+def halves(params: Tensor) -> tuple[Tensor, Tensor]:
+    """The two outputs of a continuous actor: [...,2A] -> [...,A], [...,A] in float32."""
+    even = params.dim() > 0 and params.shape[-1] % 2 == 0
+    require(even, "params", "[..., 2A]", params, "give mean and raw deviation side by side")
+    return params.float().chunk(2, -1)
+
+
 def choices(logits: Tensor, sizes: tuple[int, ...], unimix: float) -> OneHots | Choices:
     """One categorical per entry of `sizes`, over adjacent slices of logits [...,Σ sizes]."""
+    width(logits, "logits", sum(sizes), f"give one logit for each of the choices {sizes}")
     parts = [OneHots.of(x[..., None, :], unimix) for x in logits.split(list(sizes), -1)]
     return parts[0] if len(parts) == 1 else Choices(tuple(parts))

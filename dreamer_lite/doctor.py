@@ -4,6 +4,7 @@ python -m dreamer_lite.doctor          exit status 0 if every line says OK, 1 ot
 """
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
@@ -118,6 +119,23 @@ def atari() -> str:
     return f"ale-py {ale_py.__version__}, {len(ale_py.roms.get_all_rom_ids())} games, Boxing runs"
 
 
+def dm_control() -> str:
+    """Optional: the bodies of dm_control, one step and one picture of a pole on a cart."""
+    if importlib.util.find_spec("dm_control") is None:
+        return "not installed, only dmc/... needs it: pip install -e '.[dmc]'"
+    from dreamer_lite.control import Control
+
+    env = Control("cartpole-swingup", render_mode="rgb_array")
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    frame = env.render()
+    env.close()
+    if frame.shape != (64, 64, 3) or not frame.any():
+        raise Trouble(f"cartpole shows a frame {frame.shape} without a picture; try MUJOCO_GL=egl")
+    found = versions("dmc", "dm_control", "mujoco")
+    return f"{found}, drawn by {os.environ.get('MUJOCO_GL', 'its default')}"
+
+
 def widgets() -> str:
     """What the sliders in notebooks need."""
     return versions("book", "ipywidgets", "jupyterlab", "matplotlib")
@@ -149,6 +167,7 @@ CHECKS = (
     disk,
     gymnasium,
     atari,
+    dm_control,
     widgets,
 )
 

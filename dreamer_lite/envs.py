@@ -21,14 +21,18 @@ import cv2
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorObservationWrapper
+from gymnasium.wrappers import AddRenderObservation
 
+from .control import Control
 from .spaces import ActionSpec, ObsSpec
 
 log = logging.getLogger(__name__)
 
 IMAGE_SIZES = (16, 32, 64, 96)  # squares that halve to 4 or 6 pixels; others become DEFAULT_SIZE
 DEFAULT_SIZE = 64
+PIXELS = "/pixels"  # an id that ends in it is observed through its own pictures
 
 
 class Row(NamedTuple):
@@ -71,6 +75,8 @@ PROTOCOLS = {
     "atari100k": AtariProtocol(),
     "atari200m": AtariProtocol(size=96, gray=True, sticky=0.25, all_actions=True),
     "atari_laptop": AtariProtocol(gray=True),
+    "atari_v1": AtariProtocol(sticky=0.25),
+    "atari_v2": AtariProtocol(gray=True, sticky=0.25),
 }
 
 
@@ -81,10 +87,12 @@ def make(
     protocol: str | AtariProtocol | None = None,
     **kwargs: Any,
 ) -> "VectorEnv":
-    """Build `num_envs` streams of a Gymnasium id.
+    """Build `num_envs` streams of an id.
 
     "ALE/<Game>-v5" runs in ale-py's threaded C++ pipeline under `protocol` (default "atari100k"),
-    whose fields `kwargs` replace. Any other id is `gymnasium.make(env_id, **kwargs)`, in process.
+    whose fields `kwargs` replace. "dmc/<domain>-<task>" is `control.Control` with `kwargs`, any
+    other id `gymnasium.make(env_id, **kwargs)`; both run in process. If one of these ends in
+    "/pixels", what it draws takes the place of its observation: "Pendulum-v1/pixels".
     """
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}")
@@ -96,7 +104,8 @@ def make(
             f"protocol={protocol!r} describes Atari, but {env_id!r} does not start with 'ALE/'; "
             "leave protocol=None"
         )
-    return VectorEnv(_gymnasium(env_id, num_envs, kwargs), seed)
+    raw = _gymnasium(env_id, num_envs, kwargs)
+    return VectorEnv(raw, seed, repeat=_frames_per_step(raw.envs[0].unwrapped))
 
 
 def episode_seed(run_seed: int, stream: int, episode: int) -> int:
@@ -332,7 +341,7 @@ def env_action(space: spaces.Space, action: np.ndarray) -> np.ndarray:
     """What the environments execute for a clean action [N,A]: indices, or numbers in range."""
     if isinstance(space, spaces.Box):
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-        unit = action.reshape(-1, *space.shape)
+        unit = action.reshape(-1, *space.shape).astype(np.float64)  # so that -1..1 stays as it is
         return (low + (unit + 1) / 2 * (high - low)).clip(low, high).astype(space.dtype)
     if isinstance(space, spaces.Discrete):
         return action.argmax(1) + space.start
@@ -399,7 +408,9 @@ def resize(images: np.ndarray, size: int = DEFAULT_SIZE) -> np.ndarray:
 
 def _gymnasium(env_id: str, num_envs: int, kwargs: dict[str, Any]) -> SyncVectorEnv:
     def build() -> gymnasium.Env:
-        return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+        if env_id.endswith(PIXELS):
+            return _drawn(env_id.removesuffix(PIXELS), kwargs)
+        return _single(env_id, kwargs)
 
     try:
         return SyncVectorEnv([build] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
@@ -408,6 +419,26 @@ def _gymnasium(env_id: str, num_envs: int, kwargs: dict[str, Any]) -> SyncVector
             f"cannot make {env_id!r}: {error}; install or import the package that registers it, or "
             "write 'package:id'"
         ) from error
+
+
+def _single(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env:
+    if env_id.startswith("dmc/"):
+        return Control(env_id.removeprefix("dmc/"), **kwargs)
+    return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+
+
+def _drawn(env_id: str, kwargs: dict[str, Any]) -> AddRenderObservation:
+    """An environment that is observed through the pictures it draws, and through nothing else."""
+    try:
+        return AddRenderObservation(_single(env_id, kwargs | {"render_mode": "rgb_array"}))
+    except (TypeError, AssertionError, RuntimeError, DependencyNotInstalled) as error:
+        raise ValueError(
+            f"{env_id!r} cannot be drawn: {error}; observe it without {PIXELS!r}"
+        ) from error
+
+
+def _frames_per_step(env: gymnasium.Env) -> int:
+    return env.repeat if isinstance(env, Control) else 1
 
 
 def _protocol(protocol: str | AtariProtocol | None) -> AtariProtocol:

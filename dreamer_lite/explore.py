@@ -93,7 +93,9 @@ class Explore:
         return ipywidgets.VBox([*sliders.values(), image])
 
     def _repr_mimebundle_(self, **_) -> dict:
-        bundle = {"text/plain": str(self), "text/html": self._repr_html_()}
+        page = self._repr_html_()
+        first = page.split('src="data:image/png;base64,', 1)[1].split('"', 1)[0]
+        bundle = {"text/plain": str(self), "text/html": page, "image/png": first}  # for print
         try:
             live = self.widget()._repr_mimebundle_()
         except ImportError:

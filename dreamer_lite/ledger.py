@@ -1,7 +1,7 @@
 """The record of a run, to stand beside every number that is printed from it (chapter 13).
 
     <logdir>/run.json    name, command, overrides, env, protocol, steps, seed    what was asked for
-                         commit, versions, hardware, threads, device             what it ran on
+                         commit, versions, hardware, threads, device, processes  what it ran on
                          status, step, frames, updates, hours, started, ended    how far it came
                          resumed                                                 its later lives
 
@@ -22,12 +22,13 @@ from typing import Any
 
 import torch
 
+from dreamer_lite import distributed
 from dreamer_lite.distributions import Categorical
 from dreamer_lite.presets import PRESETS, SIZES, Config, diff, sized
 from dreamer_lite.replay import atomic
 
 PACKAGES = ("dreamer-lite", "torch", "numpy", "gymnasium", "ale-py", "mujoco", "dm_control")
-LIFE = ("commit", "versions", "hardware", "device", "threads")  # may differ after a resume
+LIFE = ("commit", "versions", "hardware", "device", "threads", "processes")  # of each life
 Record = dict[str, Any]
 
 
@@ -50,6 +51,7 @@ def describe(cfg: Config, name: str, options: Record, device: torch.device) -> R
         "hardware": hardware(device),
         "device": device.type,
         "threads": torch.get_num_threads(),
+        "processes": distributed.size(),
         "started": now(),
     }
 
@@ -73,13 +75,13 @@ def command(cfg: Config, name: str, options: Record, device: torch.device) -> st
     machine = {"device": device.type, "threads": torch.get_num_threads()}
     flags = ({"size": size} if size else {}) | options | machine | {"logdir": f"runs/{name}"}
     words = [flag(path, value) for path, value in (flags | overrides).items()]
-    return " ".join(["dreamer-lite train", preset, *words])
+    return " ".join([f"{distributed.launcher()} train", preset, *words])
 
 
 def nearest(cfg: Config) -> tuple[str, str | None, Record]:
     """The preset and size closest to `cfg`, and {dotted path: value} of what is still different."""
     changes = [
-        (name, size, {path: now for path, (_, now) in diff(base, cfg).items()})
+        (name, size, {path: now for path, (_, now) in diff(base, cfg, idle=True).items()})
         for name, size, base in bases()
     ]
     return min(changes, key=lambda change: len(change[2]))

@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dreamer_lite.distributed import gathered, leads
 from dreamer_lite.replay import atomic
 
 
@@ -52,7 +53,8 @@ class Logger:
 
     def write(self, step: int, update: int) -> dict:
         """Append one line and forget the sums.  Returns the line's content."""
-        means = {name: float(self.sums[name]) / self.counts[name] for name in sorted(self.sums)}
+        state = self.pooled()
+        means = {name: x / state["counts"][name] for name, x in sorted(state["sums"].items())}
         self.sums, self.counts = {}, {}
         row = {
             "step": step,
@@ -63,10 +65,11 @@ class Logger:
         if broken := sum(not math.isfinite(x) for x in means.values()):
             row["nonfinite"] = broken  # JSON knows neither NaN nor infinity
         row |= {name: x if math.isfinite(x) else None for name, x in means.items()}
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._show(step, update, means)
-        self._tensorboard(step, means)
+        if leads():
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row, allow_nan=False) + "\n")
+            self._show(step, update, means)
+            self._tensorboard(step, means)
         return row
 
     def _show(self, step: int, update: int, means: dict[str, float]) -> None:
@@ -98,6 +101,16 @@ class Logger:
         sums = {name: float(x) for name, x in self.sums.items()}
         return {"hours": self.hours, "sums": sums, "counts": self.counts}
 
+    def pooled(self) -> dict:
+        """`state`, with the sums of all processes of the run; each of them calls this."""
+        states = gathered(self.state())
+        total = {"sums": {}, "counts": {}}
+        for part, numbers in total.items():
+            for state in states:
+                for name, x in state[part].items():
+                    numbers[name] = numbers.get(name, 0) + x
+        return states[0] | total
+
     def restore(self, state: dict, step: int) -> None:
         """Go on after the checkpoint of `step`: later lines belong to a life that was lost."""
         self.hours_before, self.started = state["hours"], time.monotonic()
@@ -128,7 +141,7 @@ def summary_writer() -> type:
 
 def rewind(path: Path, step: int) -> None:
     """Drop lines later than `step` and a last line that was cut off, in one atomic replacement."""
-    if not path.exists():
+    if not leads() or not path.exists():
         return
     rows = [row for row in read_metrics(path) if row["step"] <= step]
     with atomic(path) as temporary:

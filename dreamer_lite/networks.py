@@ -6,11 +6,12 @@ are interchangeable: `cell(h, z, a) -> h`. Images are [...,H,W,C] outside and ch
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from dreamer_lite.guard import between, refuse_unread, require
 from dreamer_lite.spaces import ObsSpec, is_image
 from dreamer_lite.transforms import symlog
 
@@ -25,6 +26,16 @@ class RMSNorm(nn.RMSNorm):
         return super().forward(x.float())  # also where the layers around it run in bfloat16
 
 
+class LayerNorm(nn.LayerNorm):
+    """(x - mean) / √(var + ε) · scale + shift, over the last axis.  V2, V3 of 2023: ε = 1e-3."""
+
+    def __init__(self, units: int):
+        super().__init__(units, eps=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
 def trunc_normal(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
     """V3: normal cut at ±2 std, std = 1.1368 √(1/fan_in); the variance is then 1/fan_in."""
     std = 1.1368 * scale * math.sqrt(1 / fan_in)
@@ -32,8 +43,12 @@ def trunc_normal(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
 
 
 def glorot_uniform(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
-    """V1, V2 (the default of Keras): U(-l, l) with l = √(6 / (fan_in + fan_out))."""
-    fan_out = weight.numel() // max(fan_in, 1)
+    """V1, V2 (the default of Keras): U(-l, l) with l = √(6 / (fan_in + fan_out)).
+
+    Of a convolution both fans count the pixels of the kernel.
+    """
+    area = math.prod(weight.shape[2:]) if weight.dim() == 4 else 1
+    fan_out = weight.numel() // max(fan_in, 1) * area
     limit = scale * math.sqrt(6 / (fan_in + fan_out))
     nn.init.uniform_(weight, -limit, limit)
 
@@ -134,7 +149,7 @@ class NormGRU(nn.Module):
         super().__init__()
         self.inputs = mlp(z + action, hidden, 1, style)
         self.gates = linear(hidden + deter, 3 * deter, style)
-        self.norm = nn.LayerNorm(3 * deter, eps=1e-3)
+        self.norm = LayerNorm(3 * deter)
 
     def forward(self, h: Tensor, z: Tensor, a: Tensor) -> Tensor:
         """[B,D], [B,Z], [B,A] -> [B,D]."""
@@ -196,8 +211,8 @@ def stages(shape: tuple[int, ...], depth: int, mults: tuple[int, ...]) -> list[i
     return [depth * m for m in mults[:count]]
 
 
-def conv(layer: nn.Module, style: Style, scale: float = 1.0) -> nn.Module:
-    """Initializes a convolution (fan_in = kernel area × channels) and lays it out channels-last."""
+def initialized(layer: nn.Module, style: Style, scale: float = 1.0) -> nn.Module:
+    """A convolution with first weights (fan_in = kernel area × channels), channels-last."""
     area = layer.kernel_size[0] * layer.kernel_size[1]
     style.init(layer.weight, area * layer.in_channels, scale)
     nn.init.zeros_(layer.bias)
@@ -206,39 +221,31 @@ def conv(layer: nn.Module, style: Style, scale: float = 1.0) -> nn.Module:
 
 def down_pool(i: int, o: int, style: Style) -> nn.Sequential:
     """V3: 5×5 convolution, 2×2 max-pool, norm, activation; halves the image."""
-    layer = conv(nn.Conv2d(i, o, 5, padding=2), style)
+    layer = initialized(nn.Conv2d(i, o, 5, padding=2), style)
     return nn.Sequential(layer, nn.MaxPool2d(2), ChannelNorm(o, style))
 
 
 def down_stride(i: int, o: int, style: Style) -> nn.Sequential:
     """V3 of 2023: 4×4 convolution with stride 2, norm, activation; 16 taps for 100."""
-    return nn.Sequential(conv(nn.Conv2d(i, o, 4, 2, 1), style), ChannelNorm(o, style))
+    return nn.Sequential(initialized(nn.Conv2d(i, o, 4, 2, 1), style), ChannelNorm(o, style))
 
 
 def up_nearest(i: int, o: int, style: Style) -> nn.Sequential:
     """V3: repeat every pixel 2×2, then a 5×5 convolution; doubles the image."""
-    return nn.Sequential(nn.Upsample(scale_factor=2), conv(nn.Conv2d(i, o, 5, padding=2), style))
+    return nn.Sequential(
+        nn.Upsample(scale_factor=2), initialized(nn.Conv2d(i, o, 5, padding=2), style)
+    )
 
 
 def up_stride(i: int, o: int, style: Style) -> nn.Sequential:
     """V3 of 2023: transposed 4×4 convolution with stride 2; 4 taps a pixel for 25."""
-    return nn.Sequential(conv(nn.ConvTranspose2d(i, o, 4, 2, 1), style))
-
-
-@dataclass(frozen=True)
-class Conv:
-    """How images are halved and doubled: depth · mults channels per stage."""
-
-    depth: int = 64  # channels are multiples of this
-    mults: tuple[int, ...] = (2, 3, 4, 4)  # channels / depth of each stage
-    down: Callable[..., nn.Module] = down_pool
-    up: Callable[..., nn.Module] = up_nearest
+    return nn.Sequential(initialized(nn.ConvTranspose2d(i, o, 4, 2, 1), style))
 
 
 class ConvEncoder(nn.Module):
     """uint8 image [...,H,W,C] -> tokens [...,h·w·c]: x/255 - ½, then one `down` per stage."""
 
-    def __init__(self, shape: tuple[int, ...], conv: Conv, style: Style):
+    def __init__(self, shape: tuple[int, ...], conv: "Conv", style: Style):
         super().__init__()
         depths = stages(shape, conv.depth, conv.mults)
         pairs = zip([shape[-1], *depths], depths, strict=False)
@@ -247,6 +254,7 @@ class ConvEncoder(nn.Module):
         self.size = shape[0] // scale * (shape[1] // scale) * depths[-1]
 
     def forward(self, image: Tensor) -> Tensor:
+        require(image.dtype == torch.uint8, "image", "uint8", image, "give raw pixels 0..255")
         x = image.flatten(0, -4).float() / 255 - 0.5  # [N,H,W,C]
         x = self.layers(x.permute(0, 3, 1, 2))  # [N,c,h,w]
         return x.permute(0, 2, 3, 1).flatten(1).unflatten(0, image.shape[:-3])
@@ -255,7 +263,7 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """(h, z) -> image logits [...,H,W,C]: a block-linear map of h plus an MLP of z, then `up`s."""
 
-    def __init__(self, shape, conv: Conv, deter: int, z: int, units: int, style: Style, blocks=8):
+    def __init__(self, shape, conv: "Conv", deter: int, z: int, units: int, style: Style, blocks=8):
         super().__init__()
         depths = stages(shape, conv.depth, conv.mults)[::-1]  # deepest first
         scale = 2 ** len(depths)
@@ -282,30 +290,127 @@ class ConvDecoder(nn.Module):
         return self.out(x).permute(0, 2, 3, 1).unflatten(0, lead)
 
 
+PAPER = (64, 64)  # the size of image for which V1 and V2 are defined
+
+
+class StrideEncoder(ConvEncoder):
+    """V1, V2: 4×4 convolutions with stride 2 and no padding, 64 → 31 → 14 → 6 → 2.
+
+    Other sizes than 64×64 are ours: padding 1, halved until about 4×4. Source: authors' code V1
+    `models.py:84-99`, V2 `common/nets.py:183-226`.
+    """
+
+    def __init__(self, shape: tuple[int, ...], conv: "Conv", style: Style):
+        nn.Module.__init__(self)
+        style = replace(style, act=conv.act or style.act)
+        depths = stages(shape, conv.depth, conv.mults)
+        padding, blocks, (rows, cols, channels) = int(shape[:2] != PAPER), [], shape
+        for depth in depths:
+            layer = nn.Conv2d(channels, depth, 4, 2, padding)
+            blocks.append(nn.Sequential(initialized(layer, style), ChannelNorm(depth, style)))
+            rows, cols = ((n + 2 * padding - 4) // 2 + 1 for n in (rows, cols))
+            channels = depth
+        self.layers = nn.Sequential(*blocks)
+        self.size = rows * cols * channels
+
+
+class StrideDecoder(nn.Module):
+    """V1, V2: one dense layer of [h; z], then transposed convolutions with stride 2.
+
+    64×64: kernels 5, 5, 6, 6 on 1×1 pixel, 1 → 5 → 13 → 30 → 64. Other sizes are ours: the encoder
+    mirrored, kernels 4 with padding 1. Source: V1 `models.py:102-117`, V2 `common/nets.py:229-281`.
+    """
+
+    def __init__(self, shape, conv: "Conv", deter: int, z: int, units: int, style: Style):
+        super().__init__()  # units: the width of MLPs, of which there is none
+        style = replace(style, act=conv.act or style.act)
+        depths = stages(shape, conv.depth, conv.mults)[::-1]  # deepest first
+        scale, paper = 2 ** len(depths), shape[:2] == PAPER
+        self.grid = (1, 1, 4 * depths[0])
+        if not paper:
+            self.grid = (shape[0] // scale, shape[1] // scale, depths[0])
+        self.dense = linear(deter + z, math.prod(self.grid), style)
+        kernels = (5, 5, 6, 6) if paper else (4,) * len(depths)
+        widths = [self.grid[-1], *depths[1:], shape[-1]]
+        layers = []
+        for i, o, kernel in zip(widths, widths[1:], kernels, strict=False):
+            layer = nn.ConvTranspose2d(i, o, kernel, 2, int(not paper))
+            layers += [initialized(layer, style), ChannelNorm(o, style)]
+        self.layers = nn.Sequential(*layers[:-1])  # the last one is linear
+
+    def forward(self, h: Tensor, z: Tensor) -> Tensor:
+        lead = h.shape[:-1]
+        x = self.dense(torch.cat([h, z], -1)).flatten(0, -2).unflatten(-1, self.grid)
+        return self.layers(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).unflatten(0, lead)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """How images are halved and doubled: depth · mults channels per stage."""
+
+    depth: int = 64  # channels are multiples of this
+    mults: tuple[int, ...] = (2, 3, 4, 4)  # channels / depth of each stage
+    down: Callable[..., nn.Module] = down_pool
+    up: Callable[..., nn.Module] = up_nearest
+    encoder: type[nn.Module] = ConvEncoder
+    decoder: type[nn.Module] = ConvDecoder
+    act: type[nn.Module] | None = None  # V1, V2: activation of convolutions; None: the style's
+
+    def __post_init__(self) -> None:
+        between(1, math.inf, "V3 has 64 at size 200m, V1 32", depth=self.depth)
+        refuse_unread(self)
+
+    def unread(self) -> dict[str, str]:
+        """Fields that have no meaning beside the others, and why."""
+        pieces = {"down": (self.encoder, StrideEncoder), "up": (self.decoder, StrideDecoder)}
+        idle = {k: f"{own.__name__} has its own" for k, (x, own) in pieces.items() if x is own}
+        if (self.encoder, self.decoder) == (ConvEncoder, ConvDecoder):
+            idle["act"] = "ConvEncoder and ConvDecoder have the activation of the style"
+        return idle
+
+
 # --- observations: a dictionary of images and vectors ------------------------------------------
 
 
 class Encoder(nn.Module):
-    """obs {name: [...,shape]} -> tokens e [...,E]: vectors by symlog and an MLP, then images."""
+    """obs {name: [...,shape]} -> tokens e [...,E]: vectors by symlog and an MLP, then images.
 
-    def __init__(self, spec: ObsSpec, conv: Conv, units: int, layers: int, style: Style):
+    squash: what happens to a vector before the MLP (V3: symlog; V1, V2: nothing).
+    """
+
+    def __init__(
+        self, spec: ObsSpec, conv: Conv, units: int, layers: int, style: Style, squash=symlog
+    ):
         super().__init__()
+        require(bool(spec), "spec", "at least one observation", f"{spec}", "name what is seen")
+        self.spec, self.squash = spec, squash
         self.vectors = sorted(k for k, s in spec.items() if not is_image(s))
         self.images = sorted(k for k, s in spec.items() if is_image(s))
         inputs = sum(spec[k][0] for k in self.vectors)
         self.mlp = mlp(inputs, units, layers, style) if self.vectors else None
-        self.convs = nn.ModuleDict({k: ConvEncoder(spec[k], conv, style) for k in self.images})
+        self.convs = nn.ModuleDict({k: conv.encoder(spec[k], conv, style) for k in self.images})
         self.size = units * bool(self.vectors) + sum(c.size for c in self.convs.values())
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
+        self.check(obs)
         tokens = [self.convs[k](obs[k]) for k in self.images]
         if self.mlp:
-            tokens.insert(0, self.mlp(symlog(torch.cat([obs[k] for k in self.vectors], -1))))
+            vector = torch.cat([obs[k] for k in self.vectors], -1)
+            tokens.insert(0, self.mlp(self.squash(vector)))
         return torch.cat(tokens, -1)  # [...,E]
+
+    def check(self, obs: dict[str, Tensor]) -> None:
+        """Refuses observations of other names or shapes than the encoder was built for."""
+        remedy = "give the observations the agent was built for"
+        require(obs.keys() >= self.spec.keys(), "obs", f"{sorted(self.spec)}", f"{[*obs]}", remedy)
+        for name, shape in self.spec.items():
+            got = tuple(obs[name].shape[-len(shape) :])
+            expected = f"[..., {', '.join(map(str, shape))}]"
+            require(got == shape, f"obs[{name!r}]", expected, obs[name], remedy)
 
 
 class Decoder(nn.Module):
-    """(h, z) -> {name: prediction}: image logits [...,H,W,C], vectors [...,n] in symlog space."""
+    """(h, z) -> {name: what its head reads}: images [...,H,W,C], vectors [...,n]."""
 
     def __init__(self, spec: ObsSpec, conv: Conv, deter, z, units: int, layers: int, style: Style):
         super().__init__()
@@ -314,7 +419,7 @@ class Decoder(nn.Module):
         self.mlp = mlp(deter + z, units, layers, style) if vectors else None
         self.outs = nn.ModuleDict({k: linear(units, n, style) for k, n in vectors.items()})
         self.convs = nn.ModuleDict(
-            {k: ConvDecoder(s, conv, deter, z, units, style) for k, s in images.items()}
+            {k: conv.decoder(s, conv, deter, z, units, style) for k, s in images.items()}
         )
 
     def forward(self, h: Tensor, z: Tensor) -> dict[str, Tensor]:

@@ -1,9 +1,12 @@
 """How parameters move: gradient clipping and the two update rules of the papers (chapter 12)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from dreamer_lite.guard import between, require
 
 
 def adaptive_clip(grads: list[Tensor], params: list[Tensor], agc: float, floor: float = 1e-3):
@@ -36,6 +39,11 @@ class LaProp:
     eps: float = 1e-20  # keeps the division finite
     warmup: int = 1000  # updates until the learning rate is full
 
+    def __post_init__(self) -> None:
+        numbers = {k: getattr(self, k) for k in ("lr", "agc", "eps", "warmup")}
+        between(0, math.inf, "V3: 4e-5, 0.3, 1e-20, 1000", **numbers)
+        between(0, 1, "V3: 0.9, 0.999", beta1=self.beta1, beta2=self.beta2)
+
     def rate(self, count: int) -> float:
         """Learning rate after `count` updates."""
         return self.lr * min(1.0, count / self.warmup) if self.warmup else self.lr
@@ -58,6 +66,9 @@ class Adam:
     """V1, V2: clip by the global norm, decay every weight, then Adam with ε inside as in Keras.
 
     p ← (1-decay)·p;   lr_t = lr·√(1-β₂ᵗ)/(1-β₁ᵗ);   p ← p - lr_t · m / (√ν + ε)
+
+    ε stands beside the uncorrected √ν, so this is not `torch.optim.Adam`, and the decay is not
+    multiplied by lr. Source: V1 `tools.py:341-385`, V2 `common/tfutils.py:65-151`.
     """
 
     lr: float = 1e-4  # learning rate
@@ -66,6 +77,12 @@ class Adam:
     beta2: float = 0.999  # memory of the gradient's size
     eps: float = 1e-7  # keeps the division finite
     decay: float = 0.0  # share of every weight that is lost per update
+
+    def __post_init__(self) -> None:
+        numbers = {k: getattr(self, k) for k in ("lr", "clip", "eps")}
+        between(0, math.inf, "V1: 6e-4, 100, 1e-7", **numbers)
+        shares = {k: getattr(self, k) for k in ("beta1", "beta2", "decay")}
+        between(0, 1, "V2: 0.9, 0.999, 1e-6", **shares)
 
     def __call__(self, params, grads, first, second, count: int) -> None:
         """One step on lists of tensors; first, second: moments m and ν; count: updates before."""
@@ -87,6 +104,7 @@ class Optimizer:
     """Named parameters, their moments and a counter; one rule moves them all."""
 
     def __init__(self, params: dict[str, Tensor], rule: LaProp | Adam):
+        require(bool(params), "params", "at least one tensor", f"{params}", "what should it move?")
         self.params, self.rule, self.count = params, rule, 0
         self.first = {k: torch.zeros_like(p) for k, p in params.items()}
         self.second = {k: torch.zeros_like(p) for k, p in params.items()}
@@ -101,7 +119,13 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, grads: list[Tensor]) -> Tensor:
-        """Moves the parameters; returns the global gradient norm before clipping, []."""
+        """Moves the parameters; returns the global gradient norm before clipping, [].
+
+        grads: one tensor for each parameter, in the order of `params`.
+        """
+        shapes = [list(g.shape) for g in grads]
+        expected = [list(p.shape) for p in self.params.values()]
+        require(shapes == expected, "grads", f"{expected}", f"{shapes}", "use `gradients(loss)`")
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         lists = [list(d.values()) for d in (self.params, self.first, self.second)]
         self.rule(lists[0], grads, lists[1], lists[2], self.count)

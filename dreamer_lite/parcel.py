@@ -22,18 +22,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dreamer_lite import checkpoint, ledger
+from dreamer_lite import checkpoint, ledger, parts
 from dreamer_lite.agent import Dreamer
 from dreamer_lite.presets import Config, from_dict
 from dreamer_lite.replay import (
     FIELDS,
-    LatentSpec,
     Replay,
     Sequence,
     Where,
     atomic,
     pack_rows,
-    read_json,
     unpack_rows,
 )
 from dreamer_lite.training import make_agent, make_envs, make_replay
@@ -48,7 +46,7 @@ def pack(logdir: Path | str, path: Path | str) -> int:
     """Writes the newest complete checkpoint of a run to the zip file `path`; returns its step."""
     logdir, path = Path(logdir), Path(path)
     _, meta, folder = checkpoint.load(logdir)
-    replay = stored_replay(logdir, folder)
+    replay = parts.whole(logdir, folder)
     header = {"format": FORMAT, "version": VERSION, "meta": meta, "replay": replay.state()}
     files = [logdir / name for name in DIARY] + sorted(logdir.glob("milestones/*/*"))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,18 +59,6 @@ def pack(logdir: Path | str, path: Path | str) -> int:
         for file in files:
             zipped.write(file, file.relative_to(logdir).as_posix())
     return meta["step"]
-
-
-def stored_replay(logdir: Path, folder: Path) -> Replay:
-    """The replay of a checkpoint, built from what the checkpoint says of it."""
-    layout = read_json(folder / "replay.json")["layout"]
-    columns, streams = layout["columns"], layout["streams"]
-    obs = {k[4:]: tuple(shape) for k, (_, shape) in columns.items() if k.startswith("obs/")}
-    latent = LatentSpec(*layout["latent"]) if layout["latent"] else None
-    size, actions = layout["size"] * streams, columns["prev_action"][1][0]
-    replay = Replay(size, streams, obs, actions, latent=latent)
-    replay.load(logdir / "replay", folder)
-    return replay
 
 
 def unpack(path: Path | str, logdir: Path | str) -> int:

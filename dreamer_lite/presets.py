@@ -5,17 +5,36 @@ code asks which version it runs. `diff(a, b)` prints what two settings disagree 
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import nn
 
-from dreamer_lite import networks
+from dreamer_lite import heads, networks, transforms
 from dreamer_lite.behavior import ActorConfig, BehaviorConfig, CriticConfig
-from dreamer_lite.distributions import BoundedNormal, Categorical, Gaussian
-from dreamer_lite.heads import NormalHead, TwoHotHead
-from dreamer_lite.networks import Conv, Style, down_stride, up_stride
+from dreamer_lite.distributions import (
+    BoundedNormal,
+    Categorical,
+    Gaussian,
+    TanhNormal,
+    TruncNormal,
+)
+from dreamer_lite.guard import between, refuse_unread, require
+from dreamer_lite.heads import NormalHead, NormalPixelHead, NormalVectorHead
+from dreamer_lite.networks import (
+    GRU,
+    Conv,
+    NormGRU,
+    StrideDecoder,
+    StrideEncoder,
+    Style,
+    down_stride,
+    up_stride,
+)
 from dreamer_lite.optim import Adam, LaProp
 from dreamer_lite.world_model import KL, ModelConfig
 
@@ -41,6 +60,23 @@ class ReplayConfig:
     ratio: float = 32.0  # replayed steps per agent step
     warmup: int = 1024  # agent steps before the first update
     prefill: int = 0  # agent steps with random actions
+    pretrain: int = 0  # updates at once when learning begins
+    episodes: bool = False  # V1, V2: draw an episode, then a window inside it
+    ends: bool = False  # V2 on Atari: the last window of an episode is drawn more often
+
+    def __post_init__(self) -> None:
+        for name in ("capacity", "batch", "length"):
+            between(1, math.inf, "see presets.V1, V2, V3", **{name: getattr(self, name)})
+        for name in ("ratio", "warmup", "prefill", "pretrain"):
+            between(0, math.inf, "see presets.V1, V2, V3", **{name: getattr(self, name)})
+        kind = not self.episodes or not (self.latents or self.online)
+        got = f"latents={self.latents}, online={self.online}"
+        require(kind, "episodes", "False beside latents or online", got, "these are V3's way")
+        refuse_unread(self)
+
+    def unread(self) -> dict[str, str]:
+        """Fields that have no meaning beside the others, and why."""
+        return {} if self.episodes else {"ends": "episodes is False"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +89,9 @@ class Config:
     replay: ReplayConfig = ReplayConfig()
     envs: int = 16  # streams stepped together
     protocol: str = "atari200m"  # `envs.PROTOCOLS`: how Atari games are presented
+
+    def __post_init__(self) -> None:
+        between(1, math.inf, "V1 and V2 have 1, V3 has 16", envs=self.envs)
 
 
 @dataclass(frozen=True)
@@ -96,7 +135,123 @@ def sized(cfg: Config, size: str) -> Config:
     return replace(cfg, model=model)
 
 
+# --- the papers ---------------------------------------------------------------------------------
+
+# DreamerV1 as the authors ran it on control from pixels (action repeat 2): danijar/dreamer 56d4d44,
+# `dreamer.py:28-83`. Ours: vectors (V2's MLP), discrete actions (straight-through one-hots, whose
+# gradient comes back through the model), images of other sizes than 64×64.
+V1 = Config(
+    model=ModelConfig(
+        latent=Gaussian(30),
+        cell=GRU,
+        deter=200,
+        hidden=200,
+        prior_layers=1,
+        units=400,
+        vector_layers=4,
+        reward_layers=2,
+        head=NormalHead,
+        conv=Conv(32, (1, 2, 4, 8), encoder=StrideEncoder, decoder=StrideDecoder, act=nn.ReLU),
+        style=Style(norm=None, act=nn.ELU, init=networks.glorot_uniform),
+        kl=KL(dyn=1.0, rep=1.0, free=3.0, per_step=False),
+        gamma=0.99,
+        cont_scale=0.0,
+        out_scale=1.0,
+        image_head=NormalPixelHead,
+        vector_head=NormalVectorHead,
+    ),
+    behavior=BehaviorConfig(
+        ActorConfig(
+            layers=4,
+            rho=0.0,
+            eta=0.0,
+            normalize=False,
+            unimix=0.0,
+            continuous=TanhNormal(),
+            out_scale=1.0,
+            noise=0.3,
+            greedy=True,
+        ),
+        CriticConfig(layers=3, slow_regularizer=0.0, replay=0.0, out_scale=1.0),
+    ),
+    optim=Optimizers(model=Adam(6e-4), actor=Adam(8e-5), critic=Adam(8e-5)),
+    replay=ReplayConfig(
+        capacity=2_500_000,
+        batch=50,
+        length=50,
+        latents=False,
+        online=False,
+        ratio=500.0,
+        warmup=0,
+        prefill=2500,
+        pretrain=100,
+        episodes=True,
+    ),
+    envs=1,
+    protocol="atari_v1",
+)
+
+# DreamerV2 on Atari: danijar/dreamerv2 07d906e, `configs.yaml:3-105`.
+V2 = replace(
+    V1,
+    model=replace(
+        V1.model,
+        latent=Categorical(32, 32),
+        cell=NormGRU,
+        deter=600,
+        hidden=600,
+        reward_layers=4,
+        cont_layers=4,
+        conv=replace(V1.model.conv, depth=48, act=nn.ELU),
+        kl=KL(dyn=0.08, rep=0.02, free=0.0, per_step=False),  # 0.1 · (0.8, 0.2)
+        gamma=0.999,
+        cont_scale=5.0,
+        squash=torch.tanh,
+    ),
+    behavior=replace(
+        V1.behavior,
+        actor=replace(V1.behavior.actor, rho=1.0, eta=1e-3, continuous=TruncNormal(), noise=0.0),
+        critic=replace(
+            V1.behavior.critic, layers=4, slow_every=100, slow_mix=1.0, slow_target=True
+        ),
+    ),
+    optim=Optimizers(
+        model=Adam(2e-4, eps=1e-5, decay=1e-6),
+        actor=Adam(4e-5, eps=1e-5, decay=1e-6),
+        critic=Adam(1e-4, eps=1e-5, decay=1e-6),
+    ),
+    replay=replace(
+        V1.replay, capacity=2_000_000, batch=16, ratio=50.0, prefill=50_000, pretrain=1, ends=True
+    ),
+    protocol="atari_v2",
+)
+
+# DreamerV2 on control from pixels (action repeat 2): `configs.yaml:107-136` of the same.
+V2_DMC = replace(
+    V2,
+    model=replace(
+        V2.model,
+        deter=200,
+        hidden=200,
+        cont_layers=ModelConfig.cont_layers,
+        kl=KL(dyn=0.8, rep=0.2, free=1.0, per_step=False),
+        gamma=0.99,
+        cont_scale=0.0,
+        squash=transforms.identity,
+    ),
+    behavior=replace(V2.behavior, actor=replace(V2.behavior.actor, rho=0.0, eta=1e-4)),
+    optim=Optimizers(
+        model=Adam(3e-4, eps=1e-5, decay=1e-6),
+        actor=Adam(8e-5, eps=1e-5, decay=1e-6),
+        critic=Adam(8e-5, eps=1e-5, decay=1e-6),
+    ),
+    replay=replace(V2.replay, ratio=160.0, prefill=1000, pretrain=100, ends=False),
+)
+
+# DreamerV3 in its largest published setting for Atari: every default above.
 V3 = Config()
+
+# --- smaller ------------------------------------------------------------------------------------
 
 # Atari 100k: 400k frames, one environment, 64×64 color, no sticky actions, ratio 256.
 ATARI100K = replace(
@@ -109,7 +264,9 @@ ATARI100K = replace(
 # For two CPU cores: the 2023 convolutions (a sixth of the work), short sequences, and larger
 # learning rates than the official 4e-5, as small networks want. One gray channel counts like three
 # of color, as the KL assumes. The actor moves slower than the model it learns from, and is paid
-# more for staying random, or it settles before it has seen much.
+# more for staying random, or it settles before it has seen much. Steps cost little beside updates,
+# so the ratio is low: at 128 the model knew its replay by heart and dreamed of points that it
+# never won.
 LAPTOP = replace(
     V3,
     model=replace(
@@ -123,7 +280,7 @@ LAPTOP = replace(
     ),
     behavior=replace(V3.behavior, actor=replace(V3.behavior.actor, eta=1e-3)),
     optim=Optimizers(LaProp(lr=1e-3, warmup=200), actor=LaProp(lr=1e-4, warmup=200)),
-    replay=replace(V3.replay, capacity=200_000, batch=16, length=32, ratio=128.0),
+    replay=replace(V3.replay, capacity=200_000, batch=16, length=32, ratio=32.0),
     envs=4,
     protocol="atari_laptop",
 )
@@ -164,16 +321,119 @@ VECTOR = replace(
     replay=replace(LAPTOP.replay, capacity=100_000, ratio=256.0, warmup=1000),
 )
 
-PIECES = (
-    *(Config, ModelConfig, BehaviorConfig, ActorConfig, CriticConfig, ReplayConfig, Optimizers),
-    *(KL, Conv, Style, Gaussian, Categorical, BoundedNormal, LaProp, Adam),
-    *(NormalHead, TwoHotHead, networks.GRU, networks.NormGRU, networks.BlockGRU),
-    *(networks.RMSNorm, nn.SiLU, nn.ELU, nn.ReLU),
-    *(networks.trunc_normal, networks.glorot_uniform),
-    *(networks.down_pool, networks.down_stride, networks.up_nearest, networks.up_stride),
+# V1 and V2 at the size and pace of TOY and VECTOR: the same formulas as in the papers, smaller
+# networks, larger learning rates, several streams. Tasks may end, so V1's optional continue
+# predictor is on; short episodes are common, so windows cross their ends.
+SMALL = {"reward_layers": 1, "cont_layers": 1, "hidden": 64}
+SHORT = {"latents": False, "online": False, "prefill": 1024}
+
+TOY_V1 = replace(
+    V1,
+    model=replace(
+        V1.model,
+        latent=Gaussian(16),
+        deter=128,
+        units=64,
+        vector_layers=3,
+        conv=replace(V1.model.conv, depth=16),
+        obs_scale=16.0,
+        cont_scale=10.0,
+        **SMALL,
+    ),
+    behavior=replace(
+        V1.behavior,
+        actor=replace(V1.behavior.actor, layers=2),
+        critic=replace(V1.behavior.critic, layers=2),
+    ),
+    optim=Optimizers(model=Adam(1e-3), actor=Adam(3e-4), critic=Adam(1e-3)),
+    replay=replace(TOY.replay, **SHORT),
+    envs=8,
+)
+TOY_V2 = replace(
+    V2,
+    model=replace(
+        V2.model,
+        latent=Categorical(16, 8),
+        deter=128,
+        units=64,
+        vector_layers=3,
+        conv=replace(V2.model.conv, depth=16),
+        obs_scale=16.0,
+        **SMALL,
+    ),
+    behavior=replace(
+        V2.behavior,
+        actor=replace(V2.behavior.actor, layers=2, eta=3e-3),
+        critic=replace(V2.behavior.critic, layers=2),
+    ),
+    optim=Optimizers(
+        model=Adam(1e-3, eps=1e-5, decay=1e-6),
+        actor=Adam(3e-4, eps=1e-5, decay=1e-6),
+        critic=Adam(1e-3, eps=1e-5, decay=1e-6),
+    ),
+    replay=replace(TOY.replay, **SHORT),
+    envs=8,
+)
+VECTOR_V1 = replace(
+    V1,
+    model=replace(V1.model, deter=256, units=128, vector_layers=2, cont_scale=10.0, **SMALL),
+    behavior=replace(V1.behavior, actor=replace(V1.behavior.actor, layers=3)),
+    optim=Optimizers(model=Adam(6e-4), actor=Adam(2e-4), critic=Adam(6e-4)),
+    replay=replace(VECTOR.replay, **SHORT),
+    envs=4,
+)
+VECTOR_V2 = replace(
+    V2_DMC,
+    model=replace(
+        V2_DMC.model,
+        latent=Categorical(16, 8),
+        deter=256,
+        units=128,
+        vector_layers=2,
+        cont_scale=5.0,
+        **SMALL,
+    ),
+    behavior=replace(
+        V2_DMC.behavior,
+        actor=replace(V2_DMC.behavior.actor, layers=3),
+        critic=replace(V2_DMC.behavior.critic, layers=3),
+    ),
+    optim=Optimizers(
+        model=Adam(6e-4, eps=1e-5, decay=1e-6),
+        actor=Adam(2e-4, eps=1e-5, decay=1e-6),
+        critic=Adam(6e-4, eps=1e-5, decay=1e-6),
+    ),
+    replay=replace(VECTOR.replay, **SHORT),
+    envs=4,
 )
 
-PRESETS = {"v3": V3, "atari100k": ATARI100K, "laptop": LAPTOP, "toy": TOY, "vector": VECTOR}
+PIECES = (
+    *(Config, ModelConfig, BehaviorConfig, ActorConfig, CriticConfig, ReplayConfig, Optimizers),
+    *(KL, Conv, Style, Gaussian, Categorical, BoundedNormal, TanhNormal, TruncNormal, LaProp, Adam),
+    *(NormalHead, heads.TwoHotHead, heads.SymlogTwoHotHead),
+    *(NormalPixelHead, heads.PixelHead, NormalVectorHead, heads.SymlogHead),
+    *(GRU, NormGRU, networks.BlockGRU),
+    *(networks.RMSNorm, networks.LayerNorm, nn.SiLU, nn.ELU, nn.ReLU),
+    *(networks.trunc_normal, networks.glorot_uniform),
+    *(networks.ConvEncoder, networks.ConvDecoder, StrideEncoder, StrideDecoder),
+    *(networks.down_pool, networks.down_stride, networks.up_nearest, networks.up_stride),
+    *(transforms.identity, torch.tanh, F.softplus, transforms.sigmoid2),
+)
+
+PRESETS = {
+    "v1": V1,
+    "v2": V2,
+    "v2_dmc": V2_DMC,
+    "v3": V3,
+    "atari100k": ATARI100K,
+    "laptop": LAPTOP,
+    "toy": TOY,
+    "toy_v1": TOY_V1,
+    "toy_v2": TOY_V2,
+    "vector": VECTOR,
+    "vector_v1": VECTOR_V1,
+    "vector_v2": VECTOR_V2,
+}
 
 
 # --- settings as JSON, and side by side ----------------------------------------------------------
@@ -228,9 +488,29 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def diff(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """What two settings disagree on: {dotted path: (in a, in b)}."""
-    left, right = dict(leaves(to_dict(a))), dict(leaves(to_dict(b)))
-    paths = dict.fromkeys([*left, *right])
+def diff(a: Config, b: Config, *, idle: bool = False) -> dict[str, tuple[Any, Any]]:
+    """What two settings disagree on: {dotted path: (in a, in b)}; "-" where one has no such field.
+
+    A field that nothing reads beside the others (the layers of a continue predictor that does not
+    exist) counts as absent, unless idle. `diff(V1, V2)` is what changed between the papers.
+    """
+    for name, cfg in {"a": a, "b": b}.items():
+        require(isinstance(cfg, Config), name, "a Config", cfg, "presets.V1, V2, V3 are some")
+    left, right = (dict(leaves(to_dict(x))) for x in (a, b))
+    for cfg, found in ((a, left), (b, right)):
+        for path in () if idle else unread(cfg):
+            del found[path]
+    sections = list(dict.fromkeys(p.rpartition(".")[0] for p in [*left, *right]))
+    paths = sorted({**left, **right}, key=lambda p: sections.index(p.rpartition(".")[0]))
     pairs = {p: (left.get(p, "-"), right.get(p, "-")) for p in paths}
     return {p: pair for p, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def unread(value: Any, path: str = "") -> list[str]:
+    """Dotted paths of the fields that nothing reads beside the others."""
+    if not dataclasses.is_dataclass(value):
+        return []
+    found = [f"{path}{name}" for name in getattr(value, "unread", dict)()]
+    for f in dataclasses.fields(value):
+        found += unread(getattr(value, f.name), f"{path}{f.name}.")
+    return found

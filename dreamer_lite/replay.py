@@ -117,7 +117,9 @@ class Replay:
     latent: keep (h, z) too (V3); a window is then preceded by one context row whose (h, z) is the
     start of training, otherwise it starts from nothing and its is_first[0] reads True (V1, V2).
     online: every row is drawn once soon after it was lived, the rest of a batch at random.
-    Sources: V3 authors' code, embodied/core/replay.py; V2 common/replay.py for the forced is_first.
+    episodes: draw an episode, then a window inside it (V1, V2); shorter episodes are never seen.
+    ends: the last window of an episode is drawn `length` + 1 times as often (V2 on Atari).
+    Sources: V3 authors' code, embodied/core/replay.py; V2 common/replay.py, V1 tools.py:157-186.
     """
 
     def __init__(
@@ -131,6 +133,8 @@ class Replay:
         seed: int = 0,
         device: torch.device | str = "cpu",
         online: bool = True,
+        episodes: bool = False,
+        ends: bool = False,
     ):
         self.size = capacity // streams  # rows of one stream
         if self.size < 2:
@@ -138,7 +142,13 @@ class Replay:
                 f"capacity must hold 2 rows of each of the {streams} streams, got {capacity}; "
                 "raise capacity"
             )
+        if episodes and (online or latent):
+            raise ValueError(
+                "episodes=True needs online=False and latent=None, got "
+                f"online={online}, latent={latent}; windows inside episodes are V1's and V2's way"
+            )
         self.streams, self.latent, self.online = streams, latent, online
+        self.episodes, self.ends = episodes, ends
         self.device, self.context = torch.device(device), int(latent is not None)
         self.row_columns = row_columns(obs_spec, action_size)
         self.rows = self._allocate(self.row_columns)
@@ -187,6 +197,11 @@ class Replay:
                     f"row {name} must be {dtype} {list(shape)}, got {got.dtype} "
                     f"{list(got.shape)}; build Replay from the environment's specs"
                 )
+            if dtype == "float32" and np.isnan(got).any():
+                raise ValueError(
+                    f"row {name} must be without NaN, got {np.isnan(got).sum()} of {got.size}; "
+                    "the environment answers with NaN"
+                )
 
     def write_back(self, where: Where, states: State) -> None:
         """Replace the latents of a sample's rows by newer ones.  states [T,B,.], detached here.
@@ -218,13 +233,14 @@ class Replay:
 
     def can_sample(self, length: int) -> bool:
         """Whether one window of `length` rows (and its context row) exists."""
-        return self._starts(length) > 0
+        enough = self._starts(length) > 0
+        return enough and (not self.episodes or len(self._episodes(length)) > 0)
 
     def _starts(self, length: int) -> int:
         return self.total - self.oldest - self.context - length + 1
 
     def sample(self, length: int, batch: int, *, fresh: bool = True) -> Sample:
-        """Draw windows uniformly over streams and starts.  All [length, batch, ...].
+        """Draw windows, uniformly over streams and starts (or episodes).  All [length, batch, ...].
 
         fresh=False leaves the online queue to training (for reports).
         """
@@ -242,16 +258,48 @@ class Replay:
         if length < 1 or batch < 1:
             raise ValueError(f"length and batch must be at least 1, got {length} and {batch}")
         if not self.can_sample(length):
+            what = "episode" if self.episodes else "stream"
+            longest = self._longest() if self.episodes else self.total - self.oldest
             raise ValueError(
                 f"asked for length {length}{' + 1 context row' * self.context} but the longest "
-                f"stream has {self.total - self.oldest} steps; lower length or collect more"
+                f"{what} has {longest} steps; lower length or collect more"
             )
+        if self.episodes:
+            return self._draw_episodes(length, batch)
         queued = self._queued(length, batch) if fresh else []
         lived = np.array(queued, np.int64).reshape(-1, 2)
         missing = batch - len(lived)
         first = self.oldest + self.rng.integers(self._starts(length), size=missing)
         stream = self.rng.integers(self.streams, size=missing)
         return np.append(lived[:, 0], first), np.append(lived[:, 1], stream)
+
+    def _episodes(self, length: int) -> np.ndarray:
+        """Episodes of at least `length` rows: first row, rows, stream.  [E,3].
+
+        The running ones count as far as they went; what the ring has cut into does not.
+        """
+        flags = self.rows["is_first"][: self.total]
+        flags = np.roll(flags, -self.oldest, 0) if self.oldest else flags  # the oldest row first
+        stream, first = np.nonzero(flags.T)  # by stream, then by row
+        last = np.append(stream[1:] != stream[:-1], True)  # of its stream
+        until = np.where(last, self.total - self.oldest, np.append(first[1:], 0))
+        found = np.stack([first + self.oldest, until - first, stream], 1)
+        return found[found[:, 1] >= length]
+
+    def _longest(self) -> int:
+        """Rows of the longest episode."""
+        return int(self._episodes(0)[:, 1].max(initial=0))
+
+    def _draw_episodes(self, length: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+        """First row and stream of each window: an episode, then a start, each uniform.  [B], [B].
+
+        V1 never draws the last start of an episode; here, as in V2, it counts like the others.
+        """
+        found = self._episodes(length)
+        first, rows, stream = found[self.rng.integers(len(found), size=batch)].T
+        starts = rows - length + 1
+        draw = self.rng.integers(starts + length * self.ends)
+        return first + np.minimum(draw, starts - 1), stream
 
     def _queued(self, length: int, batch: int) -> list[tuple[int, int]]:
         """Take up to `batch` complete windows, the oldest first, that no batch has had yet.

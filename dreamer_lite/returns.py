@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from dreamer_lite.guard import between, floats, require
+
 
 def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float | Tensor) -> Tensor:
     """The exponentially weighted average of all n-step returns.
@@ -11,13 +13,12 @@ def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float | 
 
     reward, discount, value: [H,...], entry t holds time t+1.  Returns [H,...] for t = 0..H-1.
     λ in [0, 1], one number or [H,...] (0 where a trace must end). Differentiable in all three
-    (V1 needs that). Units: reward. Source: V3v2, λ-return; authors' code `agent.py:482-490`.
+    (V1 needs that). Units: reward. V1 and V2 write Rₜ = rₜ + dₜ [(1-λ) vₜ₊₁ + λ Rₜ₊₁], for their
+    values contain the reward of the state: pass reward[:-1], discount[:-1], value[1:].
+    Source: V3v2, λ-return; authors' code V3 `agent.py:482-490`, V2 `common/other.py:77-99`,
+    V1 `tools.py:316-338`. ValueError for other shapes, integers, NaN, λ outside of [0, 1].
     """
-    if not reward.shape == discount.shape == value.shape:
-        raise ValueError(
-            "reward, discount and value must have one shape [H,...] (entry t holds time t+1), got "
-            f"{list(reward.shape)}, {list(discount.shape)}, {list(value.shape)}; pass value[1:]?"
-        )
+    refuse_misaligned(reward, discount, value, lam)
     lam = lam + torch.zeros_like(reward)
     ret, returns = value[-1], []
     backwards = (x.flip(0) for x in (reward, discount, value, lam))
@@ -27,15 +28,30 @@ def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float | 
     return torch.stack(returns[::-1])
 
 
+def refuse_misaligned(reward: Tensor, discount: Tensor, value: Tensor, lam) -> None:
+    """What `lambda_return` accepts: three float tensors of one shape, and λ."""
+    floats("give float32 numbers", reward=reward, discount=discount, value=value)
+    if not reward.shape == discount.shape == value.shape:
+        raise ValueError(
+            "reward, discount and value must have one shape [H,...] (entry t holds time t+1), got "
+            f"{list(reward.shape)}, {list(discount.shape)}, {list(value.shape)}; pass value[1:]?"
+        )
+    if isinstance(lam, Tensor):
+        shapes = lam.dim() == 0 or lam.shape == reward.shape
+        require(shapes, "lam", f"one number or {list(reward.shape)}", lam, "a λ for each step")
+    else:
+        between(0, 1, "0 trusts the critic after one step, 1 only at the horizon", lam=lam)
+
+
 def discount_weights(cont: Tensor, discount: Tensor) -> Tensor:
     """How likely a dream is still running, and how much a step counts:  wₜ = c₀ d₁ d₂ ... dₜ.
 
     cont [N]: the true continue flag of the start (a terminal start trains nobody);
-    discount [H,N]: d₁..d_H.  Returns [H,N] for t = 0..H-1, detached.
+    discount [H,N]: d₁..d_H.  Returns [H,N] for t = 0..H-1, detached. c₀ = 1 gives the weights of V1
+    and V2. Source: V3 authors' code of July 2024; V2 `agent.py:136-165`; V1 `dreamer.py:190-191`.
     """
-    if cont.shape != discount.shape[1:]:
-        raise ValueError(
-            f"cont must be {list(discount.shape[1:])}, one flag per dream, got {list(cont.shape)}; "
-            "flatten [T,B] to [N] as for the start states"
-        )
+    floats("give the predicted discounts", discount=discount)
+    remedy = "flatten [T,B] to [N] as for the start states"
+    fits = cont.shape == discount.shape[1:]
+    require(fits, "cont", f"{list(discount.shape[1:])}, one flag per dream", cont, remedy)
     return torch.cat([cont[None].to(discount.dtype), discount[:-1].detach()]).cumprod(0)

@@ -7,12 +7,14 @@
 Observing follows the first two lines, dreaming the first and the third.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dreamer_lite.guard import between, require, shaped
 from dreamer_lite.networks import Style, readout
 
 
@@ -38,7 +40,12 @@ def stack(states: list[State]) -> State:
 
 
 class RSSM(nn.Module):
-    """cell (h, z, a) -> h;  latent: parameters -> distribution;  E tokens in."""
+    """cell (h, z, a) -> h;  latent: parameters -> distribution;  E tokens in.
+
+    Time first in sequences [T,B,.], no time axis in steps [B,.]. Source: authors' code V1
+    `models.py:10-81`, V2 `common/nets.py:12-180`, V3 `rssm.py:16-176`. `observe`, `imagine` and
+    `follow` raise ValueError for sequences that do not fit together.
+    """
 
     def __init__(self, cell, latent, deter, hidden, embed, prior_layers, post_layers, style: Style):
         super().__init__()
@@ -78,13 +85,10 @@ class RSSM(nn.Module):
         """Filters a sequence: embed [T,B,E], prev_action [T,B,A], is_first [T,B], s_{-1} [B,.].
 
         Returns states [T,B,.] and the posteriors q over [T,B]. The prior is not needed inside the
-        loop: `prior(states.h)` evaluates it for all t at once.
+        loop: `prior(states.h)` evaluates it for all t at once. Raises ValueError for flags that are
+        not bool [T,B], batch-major tensors, and states of another size.
         """
-        if is_first.dtype != torch.bool or is_first.shape != embed.shape[:2]:
-            raise ValueError(
-                f"is_first must be bool {list(embed.shape[:2])}, got {str(is_first.dtype)[6:]} "
-                f"{list(is_first.shape)}; every tensor has time first, [T,B]"
-            )
+        self.check(embed, prev_action, is_first, s)
         states, params = [], []
         for e, a, first in zip(embed, prev_action, is_first, strict=True):
             s, q = self.step(s, a, e, first)
@@ -98,6 +102,7 @@ class RSSM(nn.Module):
         s [N,.] -> states s_0..s_H [H+1,N,.] and actions a_0..a_{H-1} [H,N,A]. The policy reads
         detached features (V1-V3), so its gradient flows through actions and dynamics only.
         """
+        between(1, math.inf, "the papers dream 15 steps", horizon=horizon)
         states, actions = [s], []
         for _ in range(horizon):
             a = policy(s.feat.detach()).sample()
@@ -112,9 +117,25 @@ class RSSM(nn.Module):
 
         s [N,.], actions a_0..a_{H-1} [H,N,A] -> s_1..s_H [H,N,.].
         """
+        got = actions.dim() == 3 and len(actions) and actions.shape[1] == len(s.h)
+        remedy = "actions have time first, one row for each state"
+        require(bool(got), "actions", f"[H, {len(s.h)}, A] with H >= 1", actions, remedy)
         states = []
         for a in actions:
             h = self.recur(s, a)
             s = State(h, self.prior(h).sample())
             states.append(s)
         return stack(states)
+
+    def check(self, embed: Tensor, prev_action: Tensor, is_first: Tensor, s: State) -> None:
+        """Refuses sequences that do not fit together, or have the batch first."""
+        remedy = "every tensor has time first, [T,B]"
+        ok = embed.dim() == 3 and embed.numel() > 0
+        require(ok, "embed", "[T, B, E], not empty", embed, remedy)
+        lead = list(embed.shape[:2])
+        ok = is_first.dtype == torch.bool and list(is_first.shape) == lead
+        require(ok, "is_first", f"bool {lead}", is_first, remedy)
+        ok = prev_action.is_floating_point() and list(prev_action.shape[:-1]) == lead
+        require(ok, "prev_action", f"float [{lead[0]}, {lead[1]}, A]", prev_action, remedy)
+        shaped(s.h, "s.h", (lead[1], self.deter), "the state before the first row, `initial(B)`")
+        shaped(s.z, "s.z", (lead[1], self.latent.size), "flat samples, `initial(B)`")

@@ -5,6 +5,8 @@ Catch     a falling ball and a paddle. Options make three toys of it: frames tha
           (ScaleCatch: normalize). `optimal_return` solves the flickering one exactly.
 Fork      a dot that goes up or down at random (two futures, one of which comes true)
 MiniPong  first to five points against an opponent that errs
+Reach     a dot that is steered to a target by two numbers (the only one with continuous actions);
+          `reach_optimum` and `REACH_RANDOM` are exact
 
 All draw from the seed given to `reset` and nothing else. Registered as dreamer_lite/<Name>-v0.
 """
@@ -291,3 +293,65 @@ class MiniPong(Toy):
         for column, top in zip((0, -1), self.paddles, strict=True):
             image[top : top + PADDLE, column] = INK
         return image
+
+
+# ------------------------------------------------------------------------------------ Reach
+
+REACH_STEPS = 20  # per episode
+REACH_SPEED = 0.1  # the longest move along an axis in one step; the side of the field is 1
+DOT = 4  # pixels; a model is slow to find smaller ones
+REACH_RANDOM = REACH_STEPS / 3  # expected return of uniform actions, see `Reach`
+
+
+def steer(position: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The best action in [-1,1]²: as far towards the target as one step goes, on both axes."""
+    return ((target - position) / REACH_SPEED).clip(-1, 1)
+
+
+def reach_optimum() -> float:
+    """The largest expected return of `Reach`, of a policy that sees everything: Σ_t 1 - 2 E[d_t].
+
+    Distances d_0 = |x - y| of two uniform numbers have density 2 (1 - d). After t steps c = 0.1 t
+    of it is covered at most: E[d_t] = E[max(d_0 - c, 0)] = ∫_c^1 (d - c) 2 (1 - d) dd = (1 - c)³/3.
+    """
+    covered = [min(REACH_SPEED * t, 1.0) for t in range(1, REACH_STEPS + 1)]
+    return sum(1 - 2 * (1 - c) ** 3 / 3 for c in covered)
+
+
+class Reach(Toy):
+    """Steer dot x to target y: reward 1 - |x₁ - y₁| - |x₂ - y₂| per step, truncated after 20.
+
+    Both start uniformly in [0, 1]²; x moves by 0.1 a, a ∈ [-1, 1]², and is mirrored at the walls.
+    A uniform x stays uniform under symmetric random moves, so random play earns 1 - 2 E|x₁ - y₁| =
+    1 - 2/3 per step. `steer` is optimal: no actions bring x nearer, on any axis, at any time.
+    Both cover 4x4 pixels, which are shaded by how much of them is covered; the target is darker.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        self.position, self.target = self.np_random.random((2, 2))
+        return self._frame(), {}
+
+    def step(self, action):
+        self.time += 1
+        moved = self.position + REACH_SPEED * np.asarray(action, np.float64).clip(-1, 1)
+        self.position = 1 - abs(1 - abs(moved))  # mirrored at 0 and at 1
+        reward = 1 - abs(self.position - self.target).sum()
+        return self._frame(), float(reward), False, self.time >= REACH_STEPS, {}
+
+    def _frame(self):
+        dot, target = square(self.position), square(self.target)
+        shades = np.maximum(INK * dot, INK / 2 * target)
+        return shades.round().astype(np.uint8)[..., None]
+
+
+def square(place: np.ndarray) -> np.ndarray:
+    """The share of every pixel [16,16] that is covered by a dot at `place` (row, column)."""
+    start, pixels = place[:, None] * (SIZE - DOT), np.arange(SIZE)
+    rows, columns = (np.minimum(start + DOT, pixels + 1) - np.maximum(start, pixels)).clip(0, 1)
+    return np.outer(rows, columns)

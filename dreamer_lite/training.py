@@ -6,7 +6,8 @@
 
     <logdir>/config.json  run.json  metrics.jsonl  checkpoints/  replay/  milestones/
 
-A step is one action of one stream. Frames are steps times the environment's action repeat.
+A step is one action of one stream. Frames are steps times the environment's action repeat. Several
+processes (`distributed`) share the streams, the batch and the replay of a run and step together.
 """
 
 import signal
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +25,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dreamer_lite import checkpoint, envs, fast, ledger
+from dreamer_lite import checkpoint, distributed, envs, fast, ledger, parts
 from dreamer_lite.agent import Dreamer
 from dreamer_lite.distributions import Categorical
+from dreamer_lite.guard import require
 from dreamer_lite.logger import Logger, rewind
 from dreamer_lite.presets import Config, from_dict, to_dict
-from dreamer_lite.replay import LatentSpec, Replay, check_memory, nbytes, prune
+from dreamer_lite.replay import LatentSpec, Replay, check_memory, nbytes
 from dreamer_lite.rssm import State
 from dreamer_lite.spaces import ActionSpec, ObsSpec
 
@@ -55,12 +58,13 @@ def train(
 
     A resumed run may ask for more steps than before, but for nothing else. On CPU it continues bit
     for bit, wherever it was killed. SIGINT and SIGTERM save and raise `Interrupted`.
-    log_every, eval_every: steps; eval_every = 0 never evaluates.
+    log_every, eval_every: steps; eval_every = 0 never evaluates. Started by torchrun, every process
+    takes its share of the same run; another number of them may resume it, not bit for bit.
     """
-    with saving_on_signal() as signals:
+    with distributed.group(pick_device(device)), saving_on_signal() as signals:
         watch = Watch(log_every, eval_every, eval_episodes)
         run = Run(cfg, env_id, steps, logdir, seed, device, watch, tensorboard, progress)
-        while run.step < steps and not signals:
+        while run.step < steps and not stopped(signals):
             run.tick()
             for _ in range(run.pace.due()):
                 run.learn()
@@ -69,9 +73,14 @@ def train(
             run.keep(MILESTONES)
             run.save_after(60 * save_minutes)
         run.finish()
-    if run.step < steps:
-        raise Interrupted(signals[0])
+        if run.step < steps:
+            raise Interrupted(stopped(signals))
     return run.agent
+
+
+def stopped(signals: list[int]) -> int:
+    """The signal that any process of the run has received; 0 if none has."""
+    return int(distributed.largest(max(signals, default=0)))
 
 
 class Watch(NamedTuple):
@@ -101,14 +110,18 @@ class Run:
         tensorboard: bool = False,
         progress: bool = True,
     ):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed)  # the first weights are those of all processes
         fast.keep_freed_memory()
         self.cfg, self.env_id, self.steps, self.seed = cfg, env_id, steps, seed
         self.logdir, self.device, self.watch = Path(logdir), pick_device(device), watch
-        self.envs = make_envs(cfg, env_id, cfg.envs, seed)
+        self.own, own_seed = share(cfg), parts.seed(seed)  # of this process
+        progress = progress and distributed.leads()
+        self.envs = make_envs(cfg, env_id, self.own.envs, own_seed)
         obs, action = self.envs.obs_spec, self.envs.action_spec
-        self.replay = make_replay(cfg, obs, action.size, seed, self.device, progress)
+        self.replay = make_replay(self.own, obs, action.size, own_seed, self.device, progress)
         self.agent = make_agent(cfg, obs, action, self.device)
+        if distributed.rank():
+            torch.manual_seed(own_seed)
         self.pace = Pace(cfg.replay.ratio, cfg.replay.batch * cfg.replay.length)
         self.logger = Logger(
             logdir, steps, frames_per_step=self.envs.repeat,
@@ -125,15 +138,23 @@ class Run:
     def begin(self) -> None:
         """Continues the newest checkpoint of the run folder, or starts from nothing."""
         resuming = bool(checkpoint.folders(self.logdir / "checkpoints"))
+        self.refuse_unlike(resuming)
         if resuming:
             self.resume()
-        else:
+        elif distributed.leads():
             ledger.clear(self.logdir)
-        ledger.write(self.logdir / "config.json", to_dict(self.cfg))
         self.note("running")  # before any metrics: it marks the folder as ours
+        distributed.meet()  # it is on the disk
+        self.refuse_unlike(ledger.read(self.logdir).get("started"))
         if not resuming:
-            self.row, self.state = self.envs.reset(), self.agent.initial(self.cfg.envs)
+            self.row, self.state = self.envs.reset(), self.agent.initial(self.own.envs)
             self.logger.write(0, 0)
+
+    def refuse_unlike(self, seen) -> None:
+        """Refuses a run folder in which not all processes see the same."""
+        remedy = "put it on a disk that all machines share"
+        same = len(set(distributed.gathered(seen))) == 1
+        require(same, "logdir", "one folder for all processes", f"{self.logdir} on each", remedy)
 
     # The loop
 
@@ -142,6 +163,8 @@ class Run:
         action, self.state = self.agent.act(self.row, self.state)
         if self.step < self.cfg.replay.prefill:
             action = self.envs.sample()
+        else:
+            action = self.agent.explore(action)
         self.replay.add(self.row, self.state if self.cfg.replay.latents else None)
         self.row = self.envs.step(action)
         self.step += self.cfg.envs
@@ -149,16 +172,29 @@ class Run:
             self.logger.add("episode/score", episode.score)
             self.logger.add("episode/length", episode.length)
         if self.ready():
+            if not self.agent.updates and not self.pace.debt:
+                self.pace.debt = self.cfg.replay.pretrain * self.pace.size
             self.pace.earn(self.cfg.envs)
 
     def ready(self) -> bool:
-        """Whether there is enough experience to learn from."""
+        """Whether there is enough experience to learn from; refuses to wait for ever."""
         r = self.cfg.replay
-        return self.step >= max(r.warmup, r.prefill) and self.replay.can_sample(r.length)
+        begin = max(r.warmup, r.prefill)
+        if self.step < begin:
+            return False
+        found = not distributed.largest(not self.replay.can_sample(r.length))
+        if not found and self.step > begin + 20 * r.length * self.cfg.envs:
+            what = "episode has" if r.episodes else "stream keeps"
+            more = "set replay.episodes=False" if r.episodes else "raise replay.capacity"
+            raise ValueError(
+                f"no {what} replay.length = {r.length} rows after {self.step} steps; lower "
+                f"replay.length or {more}"
+            )
+        return found
 
     def learn(self) -> None:
         """One update, whose fresh latents replace the stored ones."""
-        sample = self.replay.sample(self.cfg.replay.length, self.cfg.replay.batch)
+        sample = self.replay.sample(self.own.replay.length, self.own.replay.batch)
         states, metrics = self.agent.update(sample.sequence, sample.start)
         if self.cfg.replay.latents:
             self.replay.write_back(sample.where, states)
@@ -168,7 +204,7 @@ class Run:
     def evaluate(self) -> None:
         """Mean and spread of the score, without a trace in the random numbers of training."""
         every, episodes, seed = *self.watch[1:], EVALUATION_SEED + self.seed
-        if every and self.passed(every * (self.step // every)):
+        if every and distributed.leads() and self.passed(every * (self.step // every)):
             score = evaluate(self.agent, self.env_id, episodes, seed=seed)
             self.logger.add("eval/score", score.mean)
             self.logger.add("eval/sd", score.sd)
@@ -181,7 +217,7 @@ class Run:
 
     def keep(self, shares: tuple[float, ...]) -> None:
         """The weights at some shares of the run, in half precision: how the dream grew."""
-        if any(self.passed(share * self.steps) for share in shares):
+        if distributed.leads() and any(self.passed(share * self.steps) for share in shares):
             folder = self.logdir / "milestones" / f"{self.step:010d}"
             config = {"config": to_dict(self.cfg), "run": self.record, "step": self.step}
             checkpoint.save_weights(folder, self.agent.state_dict(), config)
@@ -207,21 +243,19 @@ class Run:
 
     def save_after(self, seconds: float) -> None:
         """A checkpoint if the last one is older than that."""
-        if time.monotonic() - self.saved >= seconds:
+        if distributed.largest(time.monotonic() - self.saved >= seconds):
             self.save()
             self.note("running")
 
     def save(self) -> None:
         """Weights, moments, counters, random states, replay and the running episodes."""
         episodes, arrays = self.envs.state()
-        tensors = agent_tensors(self.agent) | checkpoint.rng_tensors()
-        tensors |= {"acting/h": self.state.h, "acting/z": self.state.z}
+        tensors = {"acting/h": self.state.h, "acting/z": self.state.z}
         tensors |= {f"envs/{name}": torch.as_tensor(x) for name, x in arrays.items()}
-        chunks, meta = self.logdir / "replay", self.counters() | {"envs": episodes}
-        checkpoint.save(
-            self.logdir, self.step, tensors, meta, lambda folder: self.replay.save(chunks, folder)
-        )
-        prune(chunks, checkpoint.folders(self.logdir / "checkpoints"))
+        meta = {"envs": episodes, "logger": self.logger.state()}
+        part = parts.Part(tensors | checkpoint.rng_tensors(), meta)
+        agent, counters = agent_tensors(self.agent), self.counters()
+        parts.save(self.logdir, self.step, agent, part, counters, self.replay)
         self.saved = time.monotonic()
 
     def counters(self) -> dict:
@@ -234,22 +268,39 @@ class Run:
             "updates": self.agent.updates,
             "optimizers": {part: o.count for part, o in self.agent.optimizers.items()},
             "pace": self.pace.debt,
-            "logger": self.logger.state(),
+            "logger": self.logger.pooled(),
         }
 
     def resume(self) -> None:
-        """The inverse of `save`; the environments replay the actions of their running episodes."""
-        tensors, meta, _ = checkpoint.load(self.logdir, check=self.adopt)
+        """The inverse of `save`; other processes than those that saved begin new episodes."""
+        tensors, meta, folder = checkpoint.load(self.logdir, check=self.adopt)
         load_agent(self.agent, tensors, meta)
         self.step, self.logged, self.pace.debt = meta["step"], meta["logged"], meta["pace"]
-        self.state = State(*(tensors[f"acting/{k}"].to(self.device) for k in "hz"))
-        arrays = {k[5:]: x.numpy() for k, x in tensors.items() if k.startswith("envs/")}
-        self.row = self.envs.restore(meta["envs"], arrays)
-        self.logger.restore(meta["logger"], self.step)
+        if part := parts.read(folder, tensors, meta):
+            self.go_on(part)
+            self.logger.restore(part.meta["logger"], self.step)
+        else:
+            self.set_out()
+            nothing = {} if distributed.leads() else {"sums": {}, "counts": {}}
+            self.logger.restore(meta["logger"] | nothing, self.step)
         rewind(self.logger.path, self.logged)  # the last line of an interrupted run goes, too
         stored = meta["run"] | ledger.read(self.logdir)
         self.record = ledger.resumed(stored, self.record, self.step)
-        checkpoint.restore_rng(tensors)  # last: nothing may draw between here and the loop
+
+    def go_on(self, part: parts.Part) -> None:
+        """Every stream continues; the environments replay the actions of their running episodes."""
+        tensors = part.tensors
+        self.state = State(*(tensors[f"acting/{k}"].to(self.device) for k in "hz"))
+        arrays = {k[5:]: x.numpy() for k, x in tensors.items() if k.startswith("envs/")}
+        self.row = self.envs.restore(part.meta["envs"], arrays)
+        checkpoint.restore_rng(tensors)  # nothing may draw between here and the loop
+
+    def set_out(self) -> None:
+        """Every stream begins a new episode, with random numbers that were not used before."""
+        seed = self.envs.seed = parts.seed(self.seed, self.step)
+        torch.manual_seed(seed)
+        self.replay.rng = np.random.Generator(np.random.PCG64(seed))
+        self.row, self.state = self.envs.reset(), self.agent.initial(self.own.envs)
 
     def adopt(self, meta: dict, folder: Path) -> None:
         """Takes over the replay of a checkpoint, if it belongs to this run."""
@@ -257,10 +308,12 @@ class Run:
         stored = {name: meta["run"][name] for name in asked}
         settings = to_dict(from_dict(meta["config"]))  # fields younger than the file: defaults
         checkpoint.compare_config(stored | settings, asked | to_dict(self.cfg))
-        self.replay.load(self.logdir / "replay", folder)
+        parts.load(self.replay, self.logdir, folder)
 
     def note(self, status: str, **more: str) -> None:
-        """Writes run.json: the record, and how far the run has come."""
+        """Writes config.json and run.json: the record, and how far the run has come."""
+        if not distributed.leads():
+            return
         progress = {
             "status": status,
             "step": self.step,
@@ -268,6 +321,7 @@ class Run:
             "updates": self.agent.updates,
             "hours": round(self.logger.hours, 4),
         }
+        ledger.write(self.logdir / "config.json", to_dict(self.cfg))
         ledger.write(self.logdir / "run.json", self.record | progress | more)
 
 
@@ -299,6 +353,19 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def share(cfg: Config) -> Config:
+    """What one of several processes has of a run: its streams, sequences and memory."""
+    count = distributed.size()
+    for name, total in {"envs": cfg.envs, "replay.batch": cfg.replay.batch}.items():
+        remedy = f"each takes as many; choose --{name} or --nproc-per-node so that it fits"
+        expected = f"a multiple of the {count} processes"
+        require(total % count == 0, name, expected, f"{total}", remedy)
+    replay = replace(
+        cfg.replay, batch=cfg.replay.batch // count, capacity=cfg.replay.capacity // count
+    )
+    return replace(cfg, envs=cfg.envs // count, replay=replay)
+
+
 def make_envs(cfg: Config, env_id: str, streams: int, seed: int) -> envs.VectorEnv:
     """Streams of `env_id`; Atari games under the protocol of the settings."""
     protocol = cfg.protocol if env_id.startswith("ALE/") else None
@@ -325,9 +392,10 @@ def make_replay(
     needed = nbytes(r.capacity, obs, action, latent)
     if progress:
         tqdm.write(f"The replay takes {needed / 1e9:.2f} GB of memory when full.", file=sys.stderr)
-    check_memory(needed)
+    check_memory(needed * distributed.local_size())
+    kind = {"online": r.online, "episodes": r.episodes, "ends": r.ends}
     return Replay(
-        r.capacity, cfg.envs, obs, action, latent=latent, seed=seed, device=device, online=r.online
+        r.capacity, cfg.envs, obs, action, latent=latent, seed=seed, device=device, **kind
     )
 
 
@@ -416,18 +484,20 @@ def evaluate(
     episodes: int,
     *,
     seed: int = EVALUATION_SEED,
-    mode: bool = False,
+    mode: bool | None = None,
     limit: int = 27_000,
 ) -> Score:
     """Plays `episodes` whole episodes without learning; the same seed plays the same episodes.
 
-    mode: the most likely action. limit: steps after which an episode counts as it stands (Atari's
-    own limit of 108,000 frames). The first episodes *started* count: the first ones to end would
-    be the short ones. Torch's random numbers are as before afterwards.
+    mode: the most likely action; None: what the papers do (V1 and V2 take it, V3 samples). limit:
+    steps after which an episode counts as it stands (Atari's own limit of 108,000 frames). The
+    first episodes *started* count: the first ones to end would be the short ones. Torch's random
+    numbers are as before afterwards.
     """
     if episodes < 1 or limit < 1:
         raise ValueError(f"episodes and limit must be at least 1, got {episodes} and {limit}")
     device = next(agent.parameters()).device
+    mode = agent.cfg.behavior.actor.greedy if mode is None else mode
     world = make_envs(agent.cfg, env_id, min(episodes, 8), seed)
     played: list[Outcome] = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

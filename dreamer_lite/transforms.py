@@ -7,18 +7,33 @@ compresses inputs; `twohot` turns regression into classification over bins space
 import torch
 from torch import Tensor
 
+from dreamer_lite.guard import floats, require
+
 
 def symlog(x: Tensor) -> Tensor:
     """symlog(x) = sign(x) ln(1 + |x|): near 0 the identity, far away a logarithm.  Any shape.
 
-    Source: V3v2, symlog; authors' code `nets.symlog`.
+    Units: those of x in, none out. Source: V3v2, symlog; authors' code `nets.symlog`.
     """
     return x.sign() * x.abs().log1p()
 
 
 def symexp(x: Tensor) -> Tensor:
-    """symexp(x) = sign(x) (e^|x| - 1), the inverse of `symlog`.  Any shape."""
+    """symexp(x) = sign(x) (e^|x| - 1), the inverse of `symlog`.  Any shape.  Source: V3v2."""
     return x.sign() * x.abs().expm1()
+
+
+def identity(x: Tensor) -> Tensor:
+    """x, where V2 on Atari has tanh and V3 has symlog.  Any shape."""
+    return x
+
+
+def sigmoid2(x: Tensor) -> Tensor:
+    """2σ(x/2), in (0, 2) and 1 at 0: the other way from a number to a deviation.  Any shape.
+
+    Source: V2 authors' code, option `std_act: sigmoid2` of Gaussian latents, `trunc_normal` actors.
+    """
+    return 2 * (x / 2).sigmoid()
 
 
 def symexp_bins(count: int = 255, limit: float = 20.0) -> Tensor:
@@ -28,8 +43,8 @@ def symexp_bins(count: int = 255, limit: float = 20.0) -> Tensor:
     sum over a flat distribution cancels to exactly 0 (see `TwoHotHead.mean`). Units: those of the
     predicted number. Source: V3v2; authors' code `Head.symexp_twohot`.
     """
-    if count < 2:
-        raise ValueError(f"count must be at least 2 bins, got {count}; the default is 255")
+    require(count >= 2, "count", "at least 2 bins", f"{count}", "the default is 255")
+    require(limit > 0, "limit", "above 0", f"{limit}", "the default is 20, in symlog space")
     if count % 2:
         half = symexp(torch.linspace(-limit, 0, (count - 1) // 2 + 1))
         return torch.cat([half, -half[:-1].flip(0)])
@@ -41,8 +56,12 @@ def twohot(x: Tensor, bins: Tensor) -> Tensor:
     """Two neighboring bins share weight 1 such that twohot(x, bins) @ bins = x.  [...] -> [...,K].
 
     Linear in *bin* space. Beyond the end bins all weight sits on the end bin. Not differentiable
-    in x (it is a target). Source: V3v2; authors' code `outs.TwoHot.loss`.
+    in x (it is a target). bins [K], ascending, in the units of x. Source: V3v2; authors' code
+    `outs.TwoHot.loss`.
     """
+    floats("give targets as float32, in the units of the bins", x=x)
+    rising = bins.dim() == 1 and len(bins) > 1
+    require(rising, "bins", "[K] with K >= 2", bins, "see symexp_bins")
     x = x.detach().clamp(bins[0], bins[-1])
     above = torch.searchsorted(bins, x.contiguous(), right=True).clamp(1, len(bins) - 1)  # [...]
     below = above - 1

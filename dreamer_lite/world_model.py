@@ -5,16 +5,21 @@
                           └-> p(z_t | h_t)      pulled together with q by the KL loss
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from dreamer_lite.distributed import mean_over_ranks
 from dreamer_lite.distributions import Categorical, Gaussian
+from dreamer_lite.guard import between, floats, refuse_unread, require
 from dreamer_lite.heads import BernoulliHead, PixelHead, SymlogHead, TwoHotHead
 from dreamer_lite.networks import BlockGRU, Conv, Decoder, Encoder, Style, readout
 from dreamer_lite.rssm import RSSM, State
 from dreamer_lite.spaces import ObsSpec, is_image
+from dreamer_lite.transforms import identity
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,10 @@ class KL:
     free: float = 1.0  # nats below which the KL costs nothing
     per_step: bool = True  # V3: the floor acts on each (t, b); V1, V2: on the mean of the batch
 
+    def __post_init__(self) -> None:
+        remedy = "V1: 1, 1, 3 nats; V2 on Atari: 0.08, 0.02, 0; V3: 1, 0.1, 1"
+        between(0, math.inf, remedy, dyn=self.dyn, rep=self.rep, free=self.free)
+
 
 def kl_loss(q, p, dyn: float, rep: float, free: float, per_step: bool) -> Tensor:
     """The KL loss of all three papers; q posterior and p prior over [T,B] -> [], in nats.
@@ -35,13 +44,28 @@ def kl_loss(q, p, dyn: float, rep: float, free: float, per_step: bool) -> Tensor
 
     The KL is summed over the latent's groups first. V1: dyn = rep = 1, free = 3, not per step (same
     gradient as the paper's plain KL, twice its value). V2: 0.8, 0.2, not per step. V3: 1, 0.1,
-    free = 1, per step. Source: V3v2 dynamics and representation loss; V2 Alg. "KL balancing".
+    free = 1, per step. Source: V3v2 dynamics and representation loss; V2 Alg. "KL balancing";
+    V1 `dreamer.py:172-176`. ValueError where q and p have different shapes.
     """
+    refuse_unlike(q, p, free)
 
     def floor(x: Tensor) -> Tensor:
-        return x.clamp(min=free).mean() if per_step else x.mean().clamp(min=free)
+        if per_step:
+            return x.clamp(min=free).mean()
+        return mean_over_ranks(x.mean()).clamp(min=free)
 
     return dyn * floor(q.detach().kl(p)) + rep * floor(q.kl(p.detach()))
+
+
+def refuse_unlike(q, p, free: float) -> None:
+    """What `kl_loss` accepts: two distributions of one kind and shape, and a floor in nats."""
+    kind = type(q).__name__
+    require(type(p) is type(q), "p", f"a {kind} like q", type(p).__name__, "compare like with like")
+    if isinstance(q, tuple):
+        shape = list(q[0].shape)
+        remedy = "posterior and prior of the same rows, time first"
+        require(list(p[0].shape) == shape, "p", f"{shape} like q", p[0], remedy)
+    between(0, math.inf, "V3 has 1 nat", free=free)
 
 
 @dataclass(frozen=True)
@@ -64,16 +88,41 @@ class ModelConfig:
     kl: KL = KL()
     obs_scale: float = 1.0  # weight of reconstruction; 16 makes 16×16 images count like 64×64
     gamma: float = 1 - 1 / 333  # discount per agent step; enters once, in the label of `cont`
+    cont_scale: float = 1.0  # weight of the continue loss; 0: no such predictor, γ everywhere
+    out_scale: float = 0.0  # of the first weights of the reward predictor's output
+    squash: Callable[[Tensor], Tensor] = identity  # of rewards before they are learned
+    image_head: type[nn.Module] = PixelHead
+    vector_head: type[nn.Module] = SymlogHead
+
+    def __post_init__(self) -> None:
+        between(0, 1, "V1 and V2 on control tasks have 0.99", gamma=self.gamma)
+        for name in ("deter", "hidden", "units"):
+            between(1, math.inf, "see presets.SIZES", **{name: getattr(self, name)})
+        for name in ("obs_scale", "cont_scale", "out_scale"):
+            between(0, math.inf, "1 is neutral", **{name: getattr(self, name)})
+        refuse_unread(self)
+
+    def unread(self) -> dict[str, str]:
+        """Fields that have no meaning beside the others, and why."""
+        return {} if self.cont_scale else {"cont_layers": "cont_scale = 0"}
 
 
 class WorldModel(nn.Module):
-    """Encoder, RSSM, decoder, reward and continue predictors, and the loss that trains them."""
+    """Encoder, RSSM, decoder, reward and continue predictors, and the loss that trains them.
+
+    obs {name: shape}, action: width A of the flat action. Source: authors' code V1
+    `dreamer.py:157-178`, V2 `agent.py:85-185`, V3 `agent.py:156-186`. ValueError for rows that do
+    not fit [T,B], the shapes of obs, or hold NaN.
+    """
 
     def __init__(self, cfg: ModelConfig, obs: ObsSpec, action: int):
         super().__init__()
         self.cfg, style = cfg, cfg.style
         feat = cfg.deter + cfg.latent.size
-        self.encoder = Encoder(obs, cfg.conv, cfg.units, cfg.vector_layers, style)
+        require(action > 0, "action", "at least 1 number wide", f"{action}", "see ActionSpec.size")
+        self.encoder = Encoder(
+            obs, cfg.conv, cfg.units, cfg.vector_layers, style, cfg.vector_head.squash
+        )
         cell = cfg.cell(cfg.deter, cfg.hidden, cfg.latent.size, action, style)
         self.rssm = RSSM(
             cell, cfg.latent, cfg.deter, cfg.hidden, self.encoder.size,
@@ -83,17 +132,26 @@ class WorldModel(nn.Module):
             obs, cfg.conv, cfg.deter, cfg.latent.size, cfg.units, cfg.vector_layers, style
         )
         self.head, self.event = cfg.head(), BernoulliHead()
-        outputs = self.head.num_params
-        self.reward_net = readout(feat, cfg.units, cfg.reward_layers, outputs, style, 0.0)
-        self.cont_net = readout(feat, cfg.units, cfg.cont_layers, 1, style)
-        self.obs_heads = {k: PixelHead() if is_image(s) else SymlogHead() for k, s in obs.items()}
+        self.reward_net = readout(
+            feat, cfg.units, cfg.reward_layers, self.head.num_params, style, cfg.out_scale
+        )
+        self.cont_net = (
+            readout(feat, cfg.units, cfg.cont_layers, 1, style) if cfg.cont_scale else None
+        )
+        kinds = {k: cfg.image_head if is_image(s) else cfg.vector_head for k, s in obs.items()}
+        self.obs_heads = {k: kind() for k, kind in kinds.items()}
 
     def reward(self, feat: Tensor) -> Tensor:
-        """E[r_t | s_t], the reward received on arriving at s_t.  [...,F] -> [...]."""
+        """E[r_t | s_t], the (squashed) reward received on arriving at s_t.  [...,F] -> [...]."""
         return self.head.mean(self.reward_net(feat))
 
     def discount(self, feat: Tensor) -> Tensor:
-        """d_t = γ · P(the episode goes on | s_t).  [...,F] -> [...]; γ is in the learned label."""
+        """d_t = γ · P(the episode goes on | s_t).  [...,F] -> [...]; γ is in the learned label.
+
+        Without a continue predictor (V1, V2 on control tasks, which never end): γ.
+        """
+        if not self.cont_net:
+            return torch.full_like(feat[..., 0], self.cfg.gamma)
         return self.event.mean(self.cont_net(feat))
 
     def reconstruct(self, s: State) -> dict[str, Tensor]:
@@ -102,6 +160,7 @@ class WorldModel(nn.Module):
 
     def observe(self, batch, start: State | None) -> tuple[State, object]:
         """Posterior states [T,B,.] and their distributions q for a `replay.Sequence`."""
+        refuse_rows(batch)
         start = start or self.rssm.initial(batch.reward.shape[1])
         return self.rssm.observe(self.encoder(batch.obs), batch.prev_action, batch.is_first, start)
 
@@ -109,7 +168,8 @@ class WorldModel(nn.Module):
         """batch [T,B,...] -> losses {obs, reward, cont, kl} (each []), states [T,B,.], metrics.
 
         Reconstruction is summed over pixels and features, then averaged over [T,B]: the weight of
-        the KL assumes it. The continue label is soft: γ·cont.
+        the KL assumes it. The continue label is soft: γ·cont. All losses but those of observations
+        are weighted already.
         """
         s, q = self.observe(batch, start)
         p, feat = self.rssm.prior(s.h), s.feat
@@ -117,12 +177,25 @@ class WorldModel(nn.Module):
             f"obs/{k}": self.obs_heads[k].loss(x, batch.obs[k]).mean()
             for k, x in self.decoder(s.h, s.z).items()
         }
-        losses["reward"] = self.head.loss(self.reward_net(feat), batch.reward).mean()
-        label = self.cfg.gamma * batch.cont.float()
-        losses["cont"] = self.event.loss(self.cont_net(feat), label).mean()
+        reward = self.cfg.squash(batch.reward)
+        losses["reward"] = self.head.loss(self.reward_net(feat), reward).mean()
+        if self.cont_net:
+            label = self.cfg.gamma * batch.cont.float()
+            event = self.event.loss(self.cont_net(feat), label).mean()
+            losses["cont"] = self.cfg.cont_scale * event
         kl = self.cfg.kl
         losses["kl"] = kl_loss(q, p, kl.dyn, kl.rep, kl.free, kl.per_step)
         return losses, s, latent_metrics(q.detach(), p.detach())
+
+
+def refuse_rows(batch) -> None:
+    """What a batch must be: rewards float [T,B], continue flags bool [T,B], no NaN."""
+    remedy = "rows have time first, [T,B]; see replay.Sequence"
+    floats(remedy, reward=batch.reward, prev_action=batch.prev_action)
+    lead = list(batch.is_first.shape)
+    require(list(batch.reward.shape) == lead, "reward", f"float32 {lead}", batch.reward, remedy)
+    flags = batch.cont.dtype == torch.bool and list(batch.cont.shape) == lead
+    require(flags, "cont", f"bool {lead}", batch.cont, remedy)
 
 
 def latent_metrics(q, p) -> dict[str, Tensor]:

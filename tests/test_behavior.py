@@ -13,16 +13,17 @@ from dreamer_lite.behavior import (
     SlowCopy,
     actor_loss,
     critic_loss,
+    explore,
     replay_return,
 )
-from dreamer_lite.distributions import OneHots
+from dreamer_lite.distributions import BoundedNormal, OneHots, TanhNormal, TruncNormal
 from dreamer_lite.heads import NormalHead, TwoHotHead
 from dreamer_lite.rssm import State
 
 
-def dreaming(action=tiny.ONE_CHOICE, rho=1.0, eta=3e-4, horizon=4, **critic):
+def dreaming(action=tiny.ONE_CHOICE, rho=1.0, eta=3e-4, horizon=4, continuous=None, **critic):
     cfg = tiny.config(horizon)
-    actor = replace(cfg.behavior.actor, rho=rho, eta=eta)
+    actor = replace(cfg.behavior.actor, rho=rho, eta=eta, continuous=continuous or BoundedNormal())
     behavior = replace(cfg.behavior, actor=actor, critic=replace(cfg.behavior.critic, **critic))
     return tiny.agent(action, cfg=replace(cfg, behavior=behavior))
 
@@ -98,8 +99,40 @@ def test_values_of_the_slow_copy_are_used_only_on_request():
 @pytest.mark.parametrize("rho", [1.0, 0.5, 0.0])
 @pytest.mark.parametrize("spec", tiny.ACTIONS.values(), ids=tiny.ACTIONS)
 def test_every_estimator_moves_every_kind_of_policy(spec, rho):
-    agent = dreaming(spec, rho)
+    agent = dreaming(spec, rho, eta=0.0)
     assert actor_gradient(agent, dream_of(agent)).norm() > 0
+
+
+@pytest.mark.parametrize("rho", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize("kind", [BoundedNormal(), TanhNormal(), TruncNormal()])
+def test_every_estimator_moves_every_kind_of_continuous_policy(kind, rho):
+    agent = dreaming(tiny.NUMBERS, rho, eta=0.0, continuous=kind)
+    gradient = actor_gradient(agent, dream_of(agent))
+    assert gradient.isfinite().all() and gradient.norm() > 0
+
+
+def test_what_has_no_weight_is_not_computed():
+    agent = dreaming(tiny.NUMBERS, rho=0.0, eta=0.0, continuous=TanhNormal())
+    agent.behavior.policy.cfg = replace(agent.behavior.policy.cfg, continuous=NoLogProb)
+    losses, metrics = agent.behavior.losses(dream_of(agent))
+    assert losses["actor"].requires_grad and not metrics["entropy_policy"].requires_grad
+
+
+class NoLogProb(type(TanhNormal()(torch.zeros(2)))):
+    """An actor without a density."""
+
+    def __new__(cls, params):
+        return super().__new__(cls, *TanhNormal()(params))
+
+    def log_prob(self, a):
+        raise AssertionError("V1 needs no log-probability")
+
+
+def test_the_actor_of_v1_climbs_the_return_through_the_model():
+    ret, weight = torch.randn(3, 2, requires_grad=True), torch.rand(3, 2)
+    loss = actor_loss(ret, None, None, None, weight, rho=0.0, eta=0.0)
+    torch.testing.assert_close(loss, -(weight * ret).mean())
+    torch.testing.assert_close(torch.autograd.grad(loss, ret)[0], -weight / 6)
 
 
 @pytest.mark.parametrize("spec", tiny.ACTIONS.values(), ids=tiny.ACTIONS)
@@ -139,7 +172,7 @@ def test_reinforce_finds_the_better_arm_of_a_bandit():
 
 def test_gradients_of_the_estimators_add_up_with_rho():
     def gradients(rho):
-        ret, logp = torch.tensor([[3.0]], requires_grad=True), torch.zeros(1, 1, requires_grad=True)
+        ret, logp = (torch.tensor([[x]], requires_grad=True) for x in (3.0, -0.7))
         one = torch.ones(1, 1)
         loss = actor_loss(ret, one, logp, one, one, rho=rho, eta=0.0, scale=torch.tensor(2.0))
         return [g.item() for g in torch.autograd.grad(loss, [ret, logp], materialize_grads=True)]
@@ -182,6 +215,35 @@ def test_a_fresh_critic_values_everything_at_exactly_zero():
     agent = Dreamer(tiny.config(), tiny.OBS, tiny.ONE_CHOICE)
     dream = dream_of(agent)
     assert not dream.value.any() and not dream.reward.any() and not dream.ret.any()
+
+
+# --- exploration ---------------------------------------------------------------------------------
+
+
+def test_without_noise_an_action_is_carried_out_as_it_is():
+    action = torch.randn(4, 2)
+    assert explore(action, tiny.NUMBERS, 0.0) is action
+
+
+def test_v1_adds_noise_to_numbers_and_stays_in_range():
+    action = torch.zeros(50_000, 2)
+    found = explore(action, tiny.NUMBERS, 0.3)
+    assert found.std().item() == pytest.approx(0.3, abs=0.005) and not action.any()
+    assert explore(action + 0.9, tiny.NUMBERS, 0.3).max() == 1
+
+
+@pytest.mark.parametrize("spec", [tiny.ONE_CHOICE, tiny.TWO_CHOICES], ids=["one", "two"])
+def test_v1_replaces_some_choices_by_random_ones(spec):
+    action = torch.zeros(50_000, spec.size)
+    first = [sum(spec.discrete[:i]) for i in range(len(spec.discrete))]
+    action[:, first] = 1
+    found = explore(action, spec, 0.3)
+    assert (found.sum(1) == len(first)).all() and set(found.unique().tolist()) == {0, 1}
+    kept = (found == action).all(1).float().mean()
+    same_by_chance = 1.0
+    for n in spec.discrete:
+        same_by_chance /= n
+    assert kept.item() == pytest.approx(0.7 + 0.3 * same_by_chance, abs=0.01)
 
 
 # --- return scale --------------------------------------------------------------------------------
@@ -288,6 +350,22 @@ def test_a_hard_copy_happens_every_so_many_updates():
         slow.update(count)
         seen.append(slow.module.weight.item())
     assert seen == [0, 0, 0, 3, 3, 3, 6]
+
+
+def test_v1_keeps_no_slow_copy_and_v2_learns_from_a_hard_one():
+    v1, v2 = (tiny.agent(cfg=tiny.PAPERS[name]).behavior for name in ("V1", "V2"))
+    assert v1.slow is None and v1.slow_critic is None
+    assert (v2.slow.every, v2.slow.mix, v2.cfg.critic.slow_target) == (100, 1.0, True)
+
+
+def test_targets_and_baseline_of_v2_are_those_of_the_slow_copy():
+    agent = tiny.agent(cfg=tiny.PAPERS["V2"])
+    nn.init.zeros_(agent.behavior.slow_critic[-1].weight)
+    nn.init.constant_(agent.behavior.slow_critic[-1].bias, 7.0)
+    dream = dream_of(agent)
+    assert (dream.value == 7).all() and agent.behavior.value(dream.states.feat).max() != 7
+    last = dream.reward[-1] + dream.discount[-1] * 7
+    torch.testing.assert_close(dream.ret[-1], last)
 
 
 def test_no_optimizer_knows_the_slow_copy_and_it_needs_no_gradient():

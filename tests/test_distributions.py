@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.distributions as library
+from scipy import stats
 from torch import Tensor
 
 from dreamer_lite.distributions import (
@@ -15,8 +16,11 @@ from dreamer_lite.distributions import (
     DiagNormal,
     Gaussian,
     OneHots,
+    TanhNormal,
+    TruncNormal,
     choices,
 )
+from dreamer_lite.transforms import sigmoid2
 
 EXTREME = torch.tensor([[1e4, 0.0, 0.0, 0.0], [-1e4, 0.0, 1e4, 3.0]])  # two groups of four
 
@@ -192,6 +196,91 @@ def test_its_samples_leave_the_box_and_their_log_probability_is_not_corrected():
     torch.testing.assert_close(p.log_prob(x), library.Normal(p.mean, p.std).log_prob(x).sum(-1))
 
 
+def squashed(rows=5, n=3):
+    return TanhNormal()(torch.randn(rows, 2 * n))
+
+
+def test_v1_squashes_a_normal_as_the_library_does():
+    p = TanhNormal(init_std=1.0)(torch.randn(5, 6))
+    theirs = library.TransformedDistribution(
+        library.Normal(p.loc, p.scale), library.TanhTransform()
+    )
+    a = p.sample()
+    assert a.abs().max() < 1
+    torch.testing.assert_close(p.log_prob(a), theirs.log_prob(a).sum(-1), rtol=1e-3, atol=1e-3)
+
+
+def test_the_first_actions_of_v1_are_nearly_all_or_nothing():
+    p = TanhNormal()(torch.zeros(1000, 2))
+    torch.testing.assert_close(p.scale, torch.full((1000, 1), 5.0), rtol=1e-3, atol=0)
+    assert (p.sample().abs() > 0.9).float().mean() > 0.7
+
+
+def test_an_action_on_the_border_has_a_finite_log_probability():
+    p = squashed(2)
+    assert p.log_prob(torch.tensor([[1.0, -1.0, 1.0]])).isfinite().all()
+    assert p.at(torch.full((3,), 50.0)).isfinite().all()  # tanh 50 = 1 in float32
+
+
+def test_the_mode_of_v1_is_likelier_than_most_samples_and_each_row_has_its_own():
+    p = TanhNormal(init_std=1.0)(torch.randn(64, 4))
+    others = torch.stack([p.log_prob(p.sample()) for _ in range(100)])
+    assert (p.log_prob(p.mode()) > others.quantile(0.8, 0)).all()
+    assert p.mode().unique(dim=0).shape == (64, 2)
+
+
+def test_the_entropy_of_v1_is_that_of_a_fine_grid():
+    p = TanhNormal(init_std=0.7)(torch.tensor([[0.3, -0.2]]).expand(200, 2))
+    a = torch.linspace(-1 + 1e-4, 1 - 1e-4, 20_001)[:, None]
+    density = p.log_prob(a[:, None])[:, 0].double().exp()
+    expected = -(density * density.log()).sum() * 2 / 20_000
+    assert p.entropy().mean().item() == pytest.approx(expected.item(), abs=0.03)
+
+
+def test_v1_samples_carry_gradients_through_tanh():
+    params = torch.randn(4, 2, requires_grad=True)
+    a = TanhNormal(init_std=1.0)(params).sample()
+    gradient = torch.autograd.grad(a.sum(), params)[0]
+    assert gradient.isfinite().all() and (gradient[:, 0] > 0).all()
+
+
+def truncated(*params: float):
+    return TruncNormal()(torch.tensor([params]))
+
+
+@pytest.mark.parametrize("m, s", [(0.0, 0.0), (0.3, -5.0), (-3.0, 0.5), (9.0, 9.0)])
+def test_v2_truncates_a_normal_as_scipy_does(m, s):
+    p = truncated(m, s)
+    loc, scale = p.loc.item(), p.scale.item()
+    theirs = stats.truncnorm((-1 - loc) / scale, (1 - loc) / scale, loc, scale)
+    a = torch.linspace(-0.99, 0.99, 9)[:, None]
+    expected = torch.tensor(theirs.logpdf(a[:, 0].numpy()), dtype=torch.float32)
+    torch.testing.assert_close(p.log_prob(a), expected, rtol=1e-3, atol=1e-3)
+    assert p.entropy().item() == pytest.approx(theirs.entropy(), abs=1e-3)
+
+
+def test_v2_samples_follow_the_truncated_density():
+    p = TruncNormal()(torch.tensor([0.5, 0.0]).expand(20_000, 2))
+    loc, scale = p.loc[0].item(), p.scale[0].item()
+    theirs = stats.truncnorm((-1 - loc) / scale, (1 - loc) / scale, loc, scale)
+    assert stats.kstest(p.sample()[:, 0].numpy(), theirs.cdf).pvalue > 1e-3
+
+
+def test_v2_actions_stay_inside_and_nothing_outside_is_possible():
+    p = TruncNormal()(torch.tensor([9.0, 9.0]).expand(1000, 2))
+    assert p.sample().abs().max() < 1 and (p.mode().abs() <= 1).all()
+    assert p.log_prob(torch.tensor([[1.5]])).max() == -math.inf
+
+
+def test_gradients_of_v2_samples_ignore_the_cut():
+    # The exact reparameterization would say 0.14 for this one, TensorFlow says 1.
+    loc, scale = torch.tensor([0.3], requires_grad=True), torch.tensor([0.7], requires_grad=True)
+    a = type(truncated(0.0, 0.0))(loc, scale).sample()
+    gradients = torch.autograd.grad(a.sum(), [loc, scale])
+    assert gradients[0].item() == 1
+    torch.testing.assert_close(gradients[1], (a - loc).detach() / scale.detach())
+
+
 # --- latents and events --------------------------------------------------------------------------
 
 
@@ -201,6 +290,11 @@ def test_a_gaussian_latent_has_a_floor_under_its_deviation():
     assert latent.num_params == 6 and p.sample().shape == (3,)
     torch.testing.assert_close(p.mean, torch.tensor([1.0, 2.0, 3.0]))
     torch.testing.assert_close(p.std, torch.tensor([0.1, math.log(2) + 0.1, 100.1]))
+
+
+def test_a_gaussian_latent_may_read_its_deviation_from_a_sigmoid():
+    p = Gaussian(2, 0.1, sigmoid2)(torch.tensor([0.0, 0.0, 0.0, 100.0]))
+    torch.testing.assert_close(p.std, torch.tensor([1.1, 2.1]))
 
 
 def test_a_categorical_latent_is_flat_outside_and_grouped_inside():

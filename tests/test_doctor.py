@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from dreamer_lite import doctor
@@ -36,6 +37,19 @@ def test_a_missing_emulator_is_reported_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
     ok, text = doctor.line(doctor.atari)
     assert not ok and "pip install -e '.[atari]'" in text
+
+
+def test_dm_control_is_optional(monkeypatch):
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    ok, text = doctor.line(doctor.dm_control)
+    assert ok and "pip install -e '.[dmc]'" in text
+
+
+def test_a_picture_that_cannot_be_drawn_is_reported(monkeypatch):
+    pytest.importorskip("dm_control", reason="needs dm_control: pip install -e '.[dmc]'")
+    monkeypatch.setattr("dreamer_lite.control.Control.render", lambda env: np.zeros((64, 64, 3)))
+    ok, text = doctor.line(doctor.dm_control)
+    assert not ok and "without a picture" in text
 
 
 def test_missing_widgets_are_reported_with_the_remedy():

@@ -1,10 +1,13 @@
 """Rows are aligned, ends are told apart, actions and observations are converted, runs resume."""
 
 import hashlib
+import importlib.util
 import json
 import logging
+import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -14,8 +17,14 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import dreamer_lite  # noqa: F401  (registers the toys)
 from dreamer_lite import envs
+from dreamer_lite.control import Control
 from dreamer_lite.envs import AtariProtocol, Episode, VectorEnv, episode_seed, make
 from dreamer_lite.spaces import ActionSpec
+
+needs_dm_control = pytest.mark.skipif(
+    importlib.util.find_spec("dm_control") is None,
+    reason="needs dm_control: pip install -e '.[dmc]' (Python 3.11 or 3.12)",
+)
 
 
 class CountingEnv(gymnasium.Env):
@@ -221,6 +230,12 @@ def test_numbers_are_clipped_and_rescaled_to_the_range_of_the_environment():
     np.testing.assert_allclose(built.seen[0], [[7.5, -4]])
 
 
+def test_numbers_that_are_in_range_already_are_not_rounded():
+    box = spaces.Box(-1, 1, (1000,), np.float64)
+    action = np.random.default_rng(0).uniform(-1, 1, (1, 1000)).astype(np.float32)
+    np.testing.assert_array_equal(envs.env_action(box, action), action)
+
+
 def test_sampled_actions_cover_the_choices_evenly():
     env = vector(lambda: SpaceEnv(action=spaces.MultiDiscrete([2, 3])))
     mean = np.mean([env.sample()[0] for _ in range(3000)], axis=0)
@@ -313,6 +328,9 @@ def test_resizing_averages_areas_and_says_so(caplog):
         ("dreamer_lite/FlickerCatch-v0", 11),  # every stream shows its reset row
         ("CartPole-v1", 77),  # streams are at different steps of different episodes
         ("Pendulum-v1", 250),
+        ("dreamer_lite/Reach-v0", 30),
+        pytest.param("dmc/cartpole-swingup", 130, marks=needs_dm_control),
+        pytest.param("dmc/walker-walk", 2, marks=needs_dm_control),
     ],
 )
 def test_a_restored_environment_continues_exactly(env_id, steps):
@@ -401,6 +419,8 @@ def test_atari_protocols_show_their_frames_and_actions(name, shape, actions):
 def test_the_protocols_are_those_of_the_papers():
     assert envs.PROTOCOLS["atari100k"] == AtariProtocol(64, False, 0.0, False, 30, 4, 108_000)
     assert envs.PROTOCOLS["atari200m"] == AtariProtocol(96, True, 0.25, True, 30, 4, 108_000)
+    assert envs.PROTOCOLS["atari_v1"] == AtariProtocol(64, False, 0.25, False, 30, 4, 108_000)
+    assert envs.PROTOCOLS["atari_v2"] == AtariProtocol(64, True, 0.25, False, 30, 4, 108_000)
     with pytest.raises(ValueError, match="size must be one of"):
         make("ALE/Pong-v5", size=84)
 
@@ -527,3 +547,193 @@ def test_atari_streams_resume_exactly_across_ends():
         same_rows(env.step(action), fresh.step(action))
     env.close()
     fresh.close()
+
+
+# ------------------------------------------------------------------------------- dm_control
+
+
+def control(domain, task, seed):
+    """The environment as dm_control makes it, at the first moment of the episode of a seed."""
+    from dm_control import suite
+
+    env = suite.load(domain, task, task_kwargs={"random": seed})
+    return env, env.reset()
+
+
+def flat(moment):
+    """All numbers of an observation of dm_control, by key."""
+    return {key: np.float32(x).ravel() for key, x in moment.observation.items()}
+
+
+@needs_dm_control
+def test_a_body_is_told_by_vectors_and_moved_by_numbers():
+    env = make("dmc/walker-walk", 2)
+    assert env.obs_spec == {"height": (1,), "orientations": (14,), "velocity": (9,)}
+    assert env.action_spec == ActionSpec(continuous=6) and env.repeat == 2
+    env.close()
+
+
+@needs_dm_control
+def test_an_episode_equals_dm_control_where_every_action_is_held_for_two_frames():
+    """A thousand frames are 500 steps; time ends them, so the last row is not terminal."""
+    env = make("dmc/cartpole-swingup", 1, seed=3)
+    row, (raw, moment) = env.reset(), control("cartpole", "swingup", episode_seed(3, 0, 0))
+    score = 0.0
+    for _ in range(500):
+        for key, x in flat(moment).items():
+            np.testing.assert_array_equal(row.obs[key][0], x)
+        assert not moment.last() and not env.finished
+        row = env.step(env.sample())
+        frames = [raw.step(np.float64(row.prev_action[0])) for _ in range(2)]
+        moment, reward = frames[-1], sum(x.reward for x in frames)
+        assert row.reward[0] == np.float32(reward) and row.cont[0]
+        score += row.reward[0]
+    assert moment.last() and moment.discount == 1
+    assert env.finished == [Episode(0, pytest.approx(score), 500, episode_seed(3, 0, 0))]
+    second, (_, moment) = env.step(env.sample()), control("cartpole", "swingup", env._seeds[0])
+    assert second.is_first[0] and second.cont[0] and env._seeds[0] == episode_seed(3, 0, 1)
+    np.testing.assert_array_equal(second.obs["position"][0], flat(moment)["position"])
+
+
+@needs_dm_control
+def test_an_episode_ends_in_the_middle_of_a_step_and_discount_zero_is_terminal():
+    env = Control("cartpole-balance", repeat=4)
+    env.reset(seed=0)
+    for last, discount in ((True, 0.0), (True, 1.0), (False, 1.0)):
+        seen, moment = [], SimpleNamespace(reward=1.0, discount=discount, observation={})
+
+        def step(action, moment=moment, seen=seen, last=last):
+            seen.append(action)
+            moment.last = lambda: last and len(seen) == 3
+            return moment
+
+        env.raw = SimpleNamespace(step=step)
+        _, reward, terminated, truncated, _ = env.step(np.zeros(1))
+        assert reward == len(seen) == (3 if last else 4)
+        assert (terminated, truncated) == (last and discount == 0, last and discount == 1)
+
+
+@needs_dm_control
+def test_actions_are_stretched_to_the_range_of_every_motor():
+    env = Control("quadruped-run")
+    space, ends = env.action_space, np.repeat(np.float32([[-1], [1]]), 12, axis=1)
+    low, high = envs.env_action(space, ends)
+    motors = env.raw.action_spec()
+    np.testing.assert_array_equal(low, motors.minimum)
+    np.testing.assert_array_equal(high, motors.maximum)
+    assert set(high) == {0.8, 1.0, 1.1} and env.camera == 2
+
+
+@needs_dm_control
+def test_bodies_that_are_drawn_at_random_are_the_same_in_every_run():
+    one, two = (Control("lqr-lqr_2_1") for _ in range(2))
+    np.testing.assert_array_equal(
+        one.raw.physics.model.jnt_stiffness, two.raw.physics.model.jnt_stiffness
+    )
+    assert one.raw.physics.model.jnt_stiffness.all()
+
+
+@needs_dm_control
+def test_pixels_are_what_the_camera_sees_and_resume_exactly():
+    name = "dmc/cartpole-swingup/pixels"
+    env, fresh = make(name, 1, seed=3), make(name, 1, seed=9)
+    assert env.obs_spec == {"image": (64, 64, 3)} and env.repeat == 2
+    raw, moment = control("cartpole", "swingup", episode_seed(3, 0, 0))
+    row = env.reset()
+    for _ in range(3):
+        picture = raw.physics.render(64, 64, camera_id=0)
+        np.testing.assert_array_equal(row.obs["image"][0], picture)
+        row = env.step(env.sample())
+        for _ in range(2):
+            raw.step(np.float64(row.prev_action[0]))
+    assert len(np.unique(picture)) > 50
+    same_rows(row, fresh.restore(*env.state()))
+    env.close()
+    fresh.close()
+
+
+BLIND = """
+from dreamer_lite.envs import make
+env = make("dmc/cartpole-swingup")
+env.reset()
+env.step(env.sample())
+try:
+    make("dmc/cartpole-swingup/pixels")
+except ValueError as error:
+    print(error)
+"""
+
+
+@needs_dm_control
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has EGL and does without a screen")
+def test_where_nothing_can_draw_vectors_work_and_pixels_name_the_remedy():
+    hidden = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "WAYLAND_DISPLAY")
+    world = {k: v for k, v in os.environ.items() if k not in hidden}
+    world["__EGL_VENDOR_LIBRARY_DIRS"] = "/none"  # a library without drivers
+    run = [sys.executable, "-c", BLIND]
+    said = subprocess.run(run, env=world, capture_output=True, text=True, check=True).stdout
+    assert "'dmc/cartpole-swingup' cannot be drawn" in said and "libegl1" in said
+
+
+@needs_dm_control
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("walker-fly", "'walker-fly'; expected one of walker-run, walker-stand, walker-walk"),
+        ("walkr-walk", "'walkr-walk'; expected one of acrobot, .*followed by -<task>"),
+    ],
+)
+def test_an_unknown_task_is_answered_with_those_there_are(name, message):
+    with pytest.raises(ValueError, match=message):
+        make(f"dmc/{name}")
+
+
+def test_without_dm_control_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dm_control", None)
+    monkeypatch.delitem(sys.modules, "dm_control.suite", raising=False)
+    with pytest.raises(ValueError, match=r"'dmc/walker-walk' needs dm_control.*\[dmc\]"):
+        make("dmc/walker-walk")
+
+
+# ----------------------------------------------------------------- any world, by its pictures
+
+
+class PaintedEnv(CountingEnv):
+    """CountingEnv that draws its time as the shade of 128x128 pixels."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None):
+        super().__init__(length=5)
+        self.render_mode = render_mode
+
+    def render(self):
+        return np.full((128, 128, 3), 10 * self.time, np.uint8)
+
+
+def test_pixels_take_the_place_of_the_observation_and_nothing_else():
+    gymnasium.register("Painted-v0", PaintedEnv)
+    try:
+        env, plain = make("Painted-v0/pixels", 2), make("Painted-v0", 2)
+    finally:
+        del gymnasium.registry["Painted-v0"]
+    assert env.obs_spec == {"image": (64, 64, 3)} and env.action_spec == plain.action_spec
+    rows, others = (rollout(x, 8, lambda row: np.zeros((2, 1))) for x in (env, plain))
+    shown = rows.obs["image"].astype(float)
+    np.testing.assert_array_equal(shown.min((2, 3, 4)), shown.max((2, 3, 4)))
+    np.testing.assert_array_equal(shown[:, :, 0, 0, 0], 10 * others.obs["vector"][..., 0])
+    same_rows(rows._replace(obs={}), others._replace(obs={}))
+
+
+@pytest.mark.parametrize(
+    "env_id, message",
+    [
+        ("dreamer_lite/Fork-v0/pixels", "'dreamer_lite/Fork-v0' cannot be drawn.*without '/pix"),
+        ("Nope-v0/pixels", "cannot make 'Nope-v0/pixels'"),
+        ("ALE/Pong-v5/pixels", "unknown game 'ALE/Pong-v5/pixels'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*render_mode")
+def test_pixels_that_are_not_there_are_refused(env_id, message):
+    with pytest.raises(ValueError, match=message):
+        make(env_id)

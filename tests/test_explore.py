@@ -52,6 +52,12 @@ def test_live_sliders_redraw_between_the_stored_values():
     assert bytes(image.value) != before
 
 
+def test_the_first_picture_stands_for_the_whole_in_print():
+    flipbook = page(x=[0.5, 1])
+    first = "data:image/png;base64," + flipbook._repr_mimebundle_()["image/png"]
+    assert first == flipbook.frames()[0] != flipbook.frames()[1]
+
+
 def test_with_a_kernel_the_bundle_also_has_the_live_widget():
     bundle = page(x=[0, 1])._repr_mimebundle_()
     assert bundle["text/plain"] == "Explore(dot: x)"

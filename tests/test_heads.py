@@ -5,10 +5,24 @@ import math
 import pytest
 import torch
 
-from dreamer_lite.heads import BernoulliHead, NormalHead, PixelHead, SymlogHead, TwoHotHead
-from dreamer_lite.transforms import symlog, twohot
+from dreamer_lite.heads import (
+    BernoulliHead,
+    NormalHead,
+    NormalPixelHead,
+    NormalVectorHead,
+    PixelHead,
+    SymlogHead,
+    SymlogTwoHotHead,
+    TwoHotHead,
+)
+from dreamer_lite.transforms import symexp, symlog, twohot
 
-SCALARS = {"normal": NormalHead(), "twohot": TwoHotHead(), "event": BernoulliHead()}
+SCALARS = {
+    "normal": NormalHead(),
+    "twohot": TwoHotHead(),
+    "twohot of 2023": SymlogTwoHotHead(),
+    "event": BernoulliHead(),
+}
 
 
 def test_a_flat_distribution_predicts_exactly_zero():
@@ -37,6 +51,16 @@ def test_a_random_target_decodes_to_its_mean():
     assert head.mean(p.log()).item() == pytest.approx(10.0, rel=1e-5)
 
 
+def test_the_first_release_of_v3_decodes_a_random_target_too_low():
+    head = SymlogTwoHotHead()
+    goals = symlog(torch.tensor([0.0, 100.0]))
+    p = torch.tensor([0.9, 0.1]) @ twohot(goals, head.bins)
+    assert head.mean(p.log()).item() == pytest.approx(0.586, abs=5e-4)
+    params = twohot(goals[1:], head.bins).log()
+    assert head.mean(params).item() == pytest.approx(100.0, rel=1e-4)  # a certain one is right
+    assert head.bins[0] == -20 and symexp(head.bins[-1]).item() == pytest.approx(4.85e8, rel=1e-3)
+
+
 def test_targets_beyond_the_bins_are_clipped():
     head = TwoHotHead()
     params = torch.randn(255)
@@ -44,15 +68,22 @@ def test_targets_beyond_the_bins_are_clipped():
     assert head.loss(params, torch.tensor(1e9)) == head.loss(params, limit)
 
 
+AIMS = {  # the parameters that say a number
+    "normal": lambda y: y[..., None],
+    "twohot": lambda y: (twohot(y, TwoHotHead().bins) + 1e-9).log(),
+    "twohot of 2023": lambda y: (twohot(symlog(y), SymlogTwoHotHead().bins) + 1e-9).log(),
+    "event": lambda y: y[..., None].logit(eps=1e-6),
+}
+
+
 @pytest.mark.parametrize("name", SCALARS)
 def test_the_loss_falls_when_the_prediction_improves(name):
-    head = SCALARS[name]
-    target = torch.tensor([1.0, 0.0, 0.9])
-    params = torch.randn(3, head.num_params, requires_grad=True)
-    before = head.loss(params, target)
-    gradient = torch.autograd.grad(before.sum(), params)[0]
-    after = head.loss(params - 0.1 * gradient, target)
-    assert before.shape == (3,) and (after < before).all()
+    head, target = SCALARS[name], torch.tensor([0.1, 0.5, 0.9])
+    aim = AIMS[name](target)
+    start = aim + 3 * torch.randn(3, head.num_params)
+    way = [head.loss(start + share * (aim - start), target) for share in (0.0, 0.5, 1.0)]
+    assert way[0].shape == (3,) and (way[0] > way[1]).all() and (way[1] > way[2]).all()
+    torch.testing.assert_close(head.mean(aim), target, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("name", SCALARS)
@@ -93,6 +124,24 @@ def test_pixels_are_summed_without_a_half():
     black = torch.full((2, 64, 64, 3), -1e9)
     white = torch.full((2, 64, 64, 3), 255, dtype=torch.uint8)
     assert PixelHead().loss(black, white).tolist() == [12_288.0, 12_288.0]
+
+
+def test_pixels_of_v1_and_v2_have_a_half_and_a_constant():
+    head, white = NormalPixelHead(), torch.full((2, 64, 64, 3), 255, dtype=torch.uint8)
+    off_by_one, exact = torch.full((2, 64, 64, 3), -0.5), torch.full((2, 64, 64, 3), 0.5)
+    constant = head.loss(exact, white)
+    assert constant[0].item() == pytest.approx(11_292, abs=0.5)
+    torch.testing.assert_close(head.loss(off_by_one, white) - constant, torch.full((2,), 6144.0))
+    assert (head.mean(exact) == 1).all() and (head.mean(3 * exact) == 1).all()
+
+
+def test_vectors_of_v1_and_v2_are_seen_and_predicted_as_they_are():
+    x, head = torch.tensor([[0.0, 1.0, -1e4]]), NormalVectorHead()
+    assert torch.equal(head.squash(x), x) and torch.equal(head.mean(x), x)
+    constant = 1.5 * math.log(2 * math.pi)
+    assert head.loss(x, x).item() == pytest.approx(constant)
+    assert head.loss(x + 2, x).item() == pytest.approx(6.0 + constant)
+    assert torch.equal(SymlogHead().squash(x), symlog(x))
 
 
 def test_a_perfect_image_costs_nothing():

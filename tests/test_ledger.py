@@ -32,7 +32,7 @@ def test_the_record_is_json_and_lacks_nothing():
         list(got)
         == (
             "name command preset size overrides env steps seed protocol "
-            "commit versions hardware device threads started"
+            "commit versions hardware device threads processes started"
         ).split()
     )
     assert got["protocol"] == "atari_laptop" and got["threads"] == torch.get_num_threads()

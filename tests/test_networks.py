@@ -16,8 +16,11 @@ from dreamer_lite.networks import (
     ConvEncoder,
     Decoder,
     Encoder,
+    LayerNorm,
     NormGRU,
     RMSNorm,
+    StrideDecoder,
+    StrideEncoder,
     Style,
     down_stride,
     gates,
@@ -28,7 +31,7 @@ from dreamer_lite.networks import (
     stages,
     up_stride,
 )
-from dreamer_lite.transforms import symlog
+from dreamer_lite.transforms import identity, symlog
 
 STYLE = Style()
 D, Y, Z, A, G = 16, 6, 8, 3, 4  # deter, hidden, z, action, blocks
@@ -71,6 +74,20 @@ def test_glorot_weights_are_uniform_within_the_limit_of_keras():
     limit = math.sqrt(6 / 500)
     assert 0.99 * limit < layer.weight.abs().max() <= limit
     assert layer.weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.02)
+
+
+def test_glorot_counts_the_pixels_of_a_kernel_in_both_fans():
+    conv = nn.Conv2d(16, 32, 4)
+    glorot_uniform(conv.weight, 16 * 16)
+    limit = math.sqrt(6 / (16 * (16 + 32)))
+    assert 0.99 * limit < conv.weight.abs().max() <= limit
+
+
+def test_layer_norm_has_the_epsilon_of_keras():
+    x = 0.01 * torch.randn(3, 5)
+    spread = x - x.mean(-1, keepdim=True)
+    expected = spread / torch.sqrt((spread**2).mean(-1, keepdim=True) + 1e-3)
+    torch.testing.assert_close(LayerNorm(5)(x), expected)
 
 
 def test_rms_norm_divides_by_the_root_mean_square_and_does_not_shift():
@@ -250,6 +267,37 @@ def test_the_encoder_sees_pixels_from_minus_to_plus_a_half():
     assert seen[0][0].unique().tolist() == [-0.5] and seen[0][1].unique().tolist() == [0.5]
 
 
+PLAIN = Style(None, nn.ELU, glorot_uniform)
+PAPER = Conv(8, (1, 2, 4, 8), encoder=StrideEncoder, decoder=StrideDecoder, act=nn.ReLU)
+
+
+@pytest.mark.parametrize("size, grid, stages", [(64, 2, 4), (16, 4, 2), (32, 4, 3), (96, 6, 4)])
+def test_v1_and_v2_leave_two_pixels_of_64_and_about_four_of_other_sizes(size, grid, stages):
+    shape = (size, size, 3)
+    encoder = StrideEncoder(shape, PAPER, PLAIN)
+    assert encoder.size == grid * grid * 8 * 2 ** (stages - 1)
+    image = torch.randint(256, (2, 5, *shape), dtype=torch.uint8)
+    assert encoder(image).shape == (2, 5, encoder.size)
+    decoder = StrideDecoder(shape, PAPER, 16, 8, 4, PLAIN)
+    assert decoder(torch.randn(2, 5, 16), torch.randn(2, 5, 8)).shape == (2, 5, *shape)
+    kernels = [m.kernel_size[0] for m in decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert kernels == ([5, 5, 6, 6] if size == 64 else [4] * stages)
+
+
+def test_convolutions_of_v1_have_their_own_activation_and_the_last_one_has_none():
+    encoder = StrideEncoder((16, 16, 1), PAPER, PLAIN)
+    decoder = StrideDecoder((16, 16, 1), PAPER, 16, 8, 4, PLAIN)
+    kinds = {type(m) for net in (encoder, decoder) for m in net.modules()}
+    assert nn.ReLU in kinds and nn.ELU not in kinds
+    assert encoder(torch.randint(256, (9, 16, 16, 1), dtype=torch.uint8)).min() == 0
+    assert decoder(torch.randn(9, 16), torch.randn(9, 8)).min() < 0
+
+
+def test_settings_that_nothing_reads_are_refused():
+    with pytest.raises(ValueError, match="up must be left at .* because StrideDecoder has its own"):
+        Conv(8, (1, 2, 4, 8), up=up_stride, decoder=StrideDecoder)
+
+
 # --- observations --------------------------------------------------------------------------------
 
 
@@ -272,6 +320,12 @@ def test_tokens_are_the_vectors_then_the_images():
     vectors = torch.cat([symlog(obs["a"]), symlog(obs["b"])], -1)  # by name
     torch.testing.assert_close(tokens[..., :5], net.mlp(vectors))
     torch.testing.assert_close(tokens[..., 5:], net.convs["image"](obs["image"]))
+
+
+def test_vectors_are_squashed_only_if_the_paper_does():
+    spec, obs = {"a": (3,)}, {"a": 100 * torch.randn(4, 3)}
+    net = Encoder(spec, Conv(4), units=5, layers=2, style=STYLE, squash=identity)
+    assert torch.equal(net(obs), net.mlp(obs["a"]))
 
 
 def test_the_order_of_the_dictionary_does_not_matter():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer_lite import checkpoint, parcel
+from dreamer_lite import checkpoint, parcel, parts
 from dreamer_lite.distributions import Categorical
 from dreamer_lite.logger import read_metrics
 from dreamer_lite.presets import TOY
@@ -51,7 +51,7 @@ def test_weights_moments_counters_and_random_states_arrive(moved):
 
 
 def replays(root):
-    return [parcel.stored_replay(root / d, checkpoint.load(root / d)[2]) for d in ("here", "there")]
+    return [parts.whole(root / d, checkpoint.load(root / d)[2]) for d in ("here", "there")]
 
 
 def test_the_rows_that_were_left_arrive_in_order(moved):
@@ -100,7 +100,7 @@ def test_a_run_without_latents_travels_too(tmp_path):
     go(tmp_path / "here", 100, cfg)
     parcel.pack(tmp_path / "here", tmp_path / "run.zip")
     assert parcel.unpack(tmp_path / "run.zip", tmp_path / "there") == 100
-    assert parcel.stored_replay(tmp_path / "there", *both(tmp_path)[1][2:]).latents == {}
+    assert parts.whole(tmp_path / "there", *both(tmp_path)[1][2:]).latents == {}
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(moved, tmp_path):

@@ -7,14 +7,13 @@ stands in the test. Cases of options that DreamerV3 does not use by default are 
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
+from parity.layout import View, fill, leaf, numbered, swap, views
 from parity.parity_io import Case, cases, close
 from torch import Tensor, nn
 
@@ -37,6 +36,7 @@ from dreamer_lite.networks import (
     BlockLinear,
     ChannelNorm,
     Conv,
+    ConvDecoder,
     Decoder,
     Encoder,
     RMSNorm,
@@ -55,16 +55,6 @@ from dreamer_lite.world_model import KL, ModelConfig, kl_loss
 # --- from the authors' layout to ours ------------------------------------------------------------
 
 
-def swap(x: Tensor) -> Tensor:
-    """[B,T,...] <-> [T,B,...]."""
-    return x.transpose(0, 1)
-
-
-def leaf(x: Tensor) -> Tensor:
-    """A copy that gradients are asked for."""
-    return x.clone().requires_grad_()
-
-
 def one_by_one(loss, *tensors: Tensor) -> Tensor:
     """A loss that averages over [A,B], asked about one element at a time.  -> [A,B]."""
     lead = tensors[0].shape[:2]
@@ -77,66 +67,10 @@ def onehot_actions(action: Tensor, size: int) -> Tensor:
     return action if action.is_floating_point() else F.one_hot(action.long(), size).float()
 
 
-class View(NamedTuple):
-    """Where an official array lives: of(parameter) or of(its gradient) has the official layout."""
-
-    parameter: nn.Parameter
-    of: Callable[[Tensor], Tensor]
-
-
-def kernel_views(layer: nn.Module, name: str, weights: dict) -> dict[str, View]:
-    """Official [in,out], [g,in/g,out/g] or [k,k,in,out] inside our weight."""
-    path, weight = f"{name}/kernel", layer.weight
-    if isinstance(layer, BlockLinear):
-        return {path: View(weight, lambda w: w)}
-    if isinstance(layer, nn.Conv2d):  # a smaller kernel is a larger one with a border of zeros
-        size = weights[path].shape[0]
-        middle = slice((weight.shape[-1] - size) // 2, (weight.shape[-1] + size) // 2)
-        return {path: View(weight, lambda w: w.permute(2, 3, 1, 0)[middle, middle])}
-    return {path: View(weight, lambda w: w.T)}
-
-
-def views(module: nn.Module, names: list, weights: dict) -> dict[str, View]:
-    """Our layers in order of construction, and the official names of the same layers.
-
-    A pair of names means that the authors have two layers where we have one with all outputs.
-    """
-    kinds = nn.Linear | nn.Conv2d | BlockLinear | RMSNorm | nn.LayerNorm
-    layers = [m for m in module.modules() if isinstance(m, kinds)]
-    found = {}
-    for layer, name in zip(layers, names, strict=True):
-        if isinstance(name, tuple):
-            for half, part in zip(name, (0, 1), strict=True):
-                found[f"{half}/kernel"] = View(layer.weight, lambda w, i=part: w.chunk(2)[i].T)
-                found[f"{half}/bias"] = View(layer.bias, lambda w, i=part: w.chunk(2)[i])
-        elif isinstance(layer, RMSNorm | nn.LayerNorm):
-            found[f"{name}/scale"] = View(layer.weight, lambda w: w)
-            if isinstance(layer, nn.LayerNorm):
-                found[f"{name}/shift"] = View(layer.bias, lambda w: w)
-        else:
-            found |= kernel_views(layer, name, weights)
-            found[f"{name}/bias"] = View(layer.bias, lambda w: w.flatten())
-    return found
-
-
 def h_first(arrays: dict[str, Tensor], deter: int) -> dict[str, Tensor]:
     """The authors' decoder of vectors reads [z; h], everything else (and ours) [h; z]."""
     swapped = {k: v.roll(deter, 0) for k, v in arrays.items() if k == "dec/mlp/linear0/kernel"}
     return arrays | swapped
-
-
-def fill(found: dict[str, View], weights: dict[str, Tensor]) -> None:
-    """Copies every official array; all must have a place."""
-    assert found.keys() == weights.keys(), found.keys() ^ weights.keys()
-    for view in found.values():
-        nn.init.zeros_(view.parameter)
-    for name, view in found.items():
-        view.of(view.parameter.data).copy_(weights[name])
-
-
-def numbered(count: int, *names: str) -> list[str]:
-    """numbered(2, "a{}", "b{}") = [a0, b0, a1, b1]."""
-    return [name.format(i) for i in range(count) for name in names]
 
 
 def mlp_names(name: str, layers: int) -> list[str]:
@@ -334,13 +268,13 @@ class Scatter(nn.Module):
 
 def down_strided(i: int, o: int, style: Style) -> nn.Sequential:
     """The authors' option `strided`: pads (1, 2), not symmetrically."""
-    layer = networks.conv(nn.Conv2d(i, o, 5, 2), style)
+    layer = networks.initialized(nn.Conv2d(i, o, 5, 2), style)
     return nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), layer, ChannelNorm(o, style))
 
 
 def up_strided(i: int, o: int, style: Style) -> nn.Sequential:
     """The authors' option `strided`, transposed."""
-    return nn.Sequential(Scatter(), networks.conv(nn.Conv2d(i, o, 5, padding=2), style))
+    return nn.Sequential(Scatter(), networks.initialized(nn.Conv2d(i, o, 5, padding=2), style))
 
 
 def check_layer(case: Case, layer: nn.Module, names: list[str], x: Tensor | None = None) -> Tensor:
@@ -390,14 +324,13 @@ def test_convolutions(case: Case):
 
 
 @cases("v3_encoder_decoder", lambda name, hp: not hp["outer"])
-def test_encoder_and_decoder(case: Case, official_stages, monkeypatch):
+def test_encoder_and_decoder(case: Case, official_stages):
     hp, style = case.hp, official_style(case.hp)
     spec, obs = observations(case.x)
-    conv = Conv(hp.get("depth", 0), tuple(hp.get("mults", ())))
+    conv = Conv(hp.get("depth", 1), tuple(hp.get("mults", ())))
+    conv = replace(conv, decoder=partial(ConvDecoder, blocks=hp["bspace"]))
     if hp["strided"]:
         conv = replace(conv, down=down_strided, up=up_strided)
-    decoder_of_images = partial(networks.ConvDecoder, blocks=hp["bspace"])
-    monkeypatch.setattr(networks, "ConvDecoder", decoder_of_images)
     h, z = swap(case.x["deter"]), swap(case.x["stoch"]).flatten(-2)
     encoder = Encoder(spec, conv, hp["units"], hp["layers"], style)
     decoder = Decoder(spec, conv, h.shape[-1], z.shape[-1], hp["units"], hp["layers"], style)
@@ -674,6 +607,7 @@ def official_config(hp: dict) -> Config:
     dyn, enc, dec = hp["dyn"]["rssm"], hp["enc"]["simple"], hp["dec"]["simple"]
     scales, imag, policy = hp["loss_scales"], hp["imag_loss"], hp["policy"]
     assert enc["mults"] == dec["mults"] and enc["units"] == dec["units"] == policy["units"]
+    blocks = dec["bspace"]
     model = ModelConfig(
         latent=Categorical(dyn["stoch"], dyn["classes"], dyn["unimix"]),
         cell=partial(BlockGRU, blocks=dyn["blocks"]),
@@ -686,7 +620,7 @@ def official_config(hp: dict) -> Config:
         reward_layers=hp["rewhead"]["layers"],
         cont_layers=hp["conhead"]["layers"],
         head=partial(TwoHotHead, hp["rewhead"]["bins"]),
-        conv=Conv(enc["depth"], tuple(enc["mults"])),
+        conv=Conv(enc["depth"], tuple(enc["mults"]), decoder=partial(ConvDecoder, blocks=blocks)),
         style=official_style(dyn),
         kl=KL(scales["dyn"], scales["rep"], dyn["free_nats"]),
         gamma=1 - 1 / hp["horizon"],
@@ -751,8 +685,6 @@ def official_action(case: Case) -> ActionSpec:
 def official_agent(case: Case, monkeypatch) -> tuple[Dreamer, dict]:
     """An agent with the recorded weights that samples modes and weighs dreams as the authors do."""
     hp = json.loads(case.hp["config"])
-    blocks = hp["dec"]["simple"]["bspace"]
-    monkeypatch.setattr(networks, "ConvDecoder", partial(networks.ConvDecoder, blocks=blocks))
     monkeypatch.setattr(OneHots, "sample", OneHots.mode)
     monkeypatch.setattr(DiagNormal, "sample", DiagNormal.mode)
     agent = Dreamer(official_config(hp), observations(case.x)[0], official_action(case))

@@ -138,6 +138,64 @@ def test_starts_are_uniform_over_rows_and_streams(latent, starts):
     assert abs(chi2 - freedom) < 4 * np.sqrt(2 * freedom)
 
 
+# Windows inside one episode (V1, V2)
+
+
+INSIDE = {"online": False, "episodes": True}
+
+
+def test_windows_inside_an_episode_cross_no_end_even_after_wrap_around():
+    replay = filled(0, **INSIDE)
+    for _ in range(47):
+        extend(replay, 1)
+        if not replay.can_sample(4):
+            continue
+        seq, start, where = replay.sample(4, 32)
+        assert start is None and seq.is_first[0].all() and not seq.is_first[1:].any()
+        times = torch.from_numpy(where.rows)
+        assert torch.equal(seq.obs["vector"][..., 0], times.float())
+        assert torch.equal(times, times[0] + torch.arange(4)[:, None].expand(4, 32))
+        assert (times // 7 == times[0] // 7).all()  # an episode has seven rows
+        assert times.min() >= replay.oldest and times.max() < replay.total
+
+
+def test_episodes_are_drawn_alike_however_long_they_are_and_starts_alike_inside():
+    replay = Replay(200, 1, OBS, ACTIONS, seed=1, **INSIDE)
+    for t in range(60):  # episodes of 10 and 50 rows, windows of 8: 3 and 43 starts
+        replay.add(row_of(t, 1, [0] if t in (0, 10) else []))
+    first = replay.sample(8, 60_000).where.rows[0]
+    counts = np.bincount(first, minlength=60)
+    expected = np.zeros(60)
+    expected[:3], expected[10:53] = 30_000 / 3, 30_000 / 43
+    assert (counts[expected == 0] == 0).all()
+    chi2 = ((counts - expected) ** 2 / np.maximum(expected, 1))[expected > 0].sum()
+    assert chi2 < 85  # 45 degrees of freedom, one in two thousand
+
+
+def test_the_last_window_of_an_episode_is_drawn_more_often_on_request():
+    replay = Replay(400, 1, OBS, ACTIONS, ends=True, **INSIDE)
+    for t in range(201):  # one episode of 200 steps
+        replay.add(row_of(t, 1, [0] if t == 0 else []))
+    first = replay.sample(50, 100_000).where.rows[0]
+    assert (first == 151).mean() == pytest.approx(51 / 202, abs=0.005)
+    assert (first == 0).mean() == pytest.approx(1 / 202, abs=0.001)
+
+
+def test_short_episodes_are_never_seen_and_the_running_one_counts():
+    replay = filled(14, episode=7, streams=1, **INSIDE)
+    assert replay.can_sample(7) and not replay.can_sample(8)
+    with pytest.raises(ValueError, match="length 8 but the longest episode has 7 steps"):
+        replay.sample(8, 1)
+    replay = filled(10, episode=50, streams=1, **INSIDE)
+    assert replay.can_sample(10) and not replay.can_sample(11)
+
+
+def test_windows_inside_episodes_do_not_go_with_latents_or_the_queue():
+    for kwargs in ({"online": True}, {"online": False, "latent": LATENT}):
+        with pytest.raises(ValueError, match="episodes=True needs online=False and latent=None"):
+            Replay(40, 2, OBS, ACTIONS, episodes=True, **kwargs)
+
+
 def test_same_seed_gives_the_same_windows_and_another_seed_does_not():
     a, b, c = (filled(20, seed=seed, online=False) for seed in (1, 1, 2))
     draws = [x.sample(4, 16).where.rows for x in (a, b, c)]
@@ -312,6 +370,14 @@ def test_asking_for_more_than_there_is_names_the_remedy():
 def test_a_row_of_another_shape_or_type_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         filled(0).add(row_of(0, 2)._replace(**change))
+
+
+def test_a_row_with_a_number_missing_is_refused():
+    replay, row = filled(3), row_of(3, 2)
+    row.reward[1] = np.nan
+    with pytest.raises(ValueError, match="row reward must be without NaN, got 1 of 2; the env"):
+        replay.add(row)
+    assert replay.total == 3
 
 
 def test_latents_are_checked():

@@ -6,9 +6,19 @@ import pytest
 
 import dreamer_lite  # noqa: F401  (registers the toys)
 from dreamer_lite import toys
-from dreamer_lite.toys import Catch, Fork, MiniPong, OptimalCatcher, optimal_return
+from dreamer_lite.toys import (
+    REACH_RANDOM,
+    Catch,
+    Fork,
+    MiniPong,
+    OptimalCatcher,
+    Reach,
+    optimal_return,
+    reach_optimum,
+    steer,
+)
 
-IDS = ["FlickerCatch", "NoisyCatch", "ScaleCatch", "Fork", "MiniPong"]
+IDS = ["FlickerCatch", "NoisyCatch", "ScaleCatch", "Fork", "MiniPong", "Reach"]
 
 
 def play(env, act, seed):
@@ -55,8 +65,9 @@ def test_a_toy_is_determined_by_its_seed_and_actions(name):
     def frames(seed):
         env = gymnasium.make(f"dreamer_lite/{name}-v0").unwrapped
         env.reset(seed=7)  # a past must not matter
+        env.action_space.seed(1)
         seen = [env.reset(seed=seed)[0]]
-        return np.stack(seen + [env.step(t % env.action_space.n)[0] for t in range(10)])
+        return np.stack(seen + [env.step(env.action_space.sample())[0] for _ in range(10)])
 
     np.testing.assert_array_equal(frames(3), frames(3))
     assert any((frames(3) != frames(seed)).any() for seed in (4, 5, 6))
@@ -241,3 +252,73 @@ def test_everything_in_mini_pong_moves_at_most_one_pixel_per_step():
         assert max(abs(a - b) for a, b in zip(paddles, env.paddles, strict=True)) <= 1
         if terminated:
             env.reset()
+
+
+# ------------------------------------------------------------------------------------ Reach
+
+
+def best(obs, env):
+    return steer(env.position, env.target)
+
+
+def test_steering_earns_the_optimum_and_random_play_a_third_per_step():
+    rng = np.random.default_rng(0)
+    for act, expected in (
+        (best, reach_optimum()),
+        (lambda obs, env: rng.uniform(-1, 1, 2), REACH_RANDOM),
+    ):
+        played = [play(Reach(), act, seed) for seed in range(400)]
+        scores = [score for score, _, _ in played]
+        assert abs(np.mean(scores) - expected) < 3 * np.std(scores) / len(scores) ** 0.5
+        assert all(steps == 20 and truncated for _, steps, truncated in played)
+    assert reach_optimum() == pytest.approx(18.65, abs=1e-12)
+
+
+def test_steering_shortens_both_distances_by_a_tenth_per_step_until_they_are_zero():
+    env = Reach()
+    env.reset(seed=3)
+    distance = abs(env.position - env.target)
+    for t in range(1, 21):
+        reward = env.step(best(None, env))[1]
+        left = (distance - 0.1 * t).clip(0)
+        np.testing.assert_allclose(abs(env.position - env.target), left, atol=1e-12)
+        assert reward == pytest.approx(1 - left.sum(), abs=1e-12)
+    assert left.sum() == 0
+
+
+def test_no_other_actions_earn_more_than_steering():
+    rng, env = np.random.default_rng(0), Reach()
+    for seed in range(30):
+        env.reset(seed=seed)
+        start = env.position
+        most = sum(env.step(best(None, env))[1] for _ in range(3))
+        for actions in rng.uniform(-1, 1, (20, 3, 2)).round(rng.integers(2)):
+            env.position = start
+            assert sum(env.step(a)[1] for a in actions) <= most + 1e-12
+
+
+def test_walls_mirror_the_dot_and_actions_are_clipped():
+    env = Reach()
+    env.reset(seed=0)
+    env.position = np.array([0.97, 0.02])
+    env.step([5.0, -5.0])
+    np.testing.assert_allclose(env.position, [0.93, 0.08])
+
+
+def test_the_shades_tell_the_exact_place():
+    rng, pixels = np.random.default_rng(0), np.arange(16) + 0.5
+    for place in (*rng.random((50, 2)), np.zeros(2), np.ones(2)):
+        share = toys.square(place)
+        assert share.max() <= 1 and share.sum() == pytest.approx(16)
+        middle = [share.sum(1) @ pixels / 16, share.sum(0) @ pixels / 16]
+        np.testing.assert_allclose(middle, 12 * place + 2)
+
+
+def test_the_dot_is_brighter_than_the_target_and_hides_it():
+    env = Reach()
+    env.reset(seed=0)
+    env.position, env.target = np.zeros(2), np.array([1.0, 0.5])
+    obs = env._frame()[..., 0]
+    assert (obs[:4, :4] == 255).all() and (obs[12:, 6:10] == 128).all() and (obs > 0).sum() == 32
+    env.position = env.target
+    assert set(np.unique(env._frame())) == {0, 255}

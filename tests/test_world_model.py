@@ -208,6 +208,62 @@ def test_what_it_believes_to_see_is_in_the_units_of_the_observation():
     torch.testing.assert_close(seen["vector"], symexp(raw))
 
 
+def model_of(name, **changes):
+    cfg = tiny.PAPERS[name]
+    return tiny.agent(cfg=replace(cfg, model=replace(cfg.model, **changes))).world_model
+
+
+def test_without_a_continue_predictor_the_discount_is_a_constant():
+    model = model_of("V1")
+    losses, states, _ = model.loss(tiny.batch())
+    assert "cont" not in losses and model.cont_net is None
+    assert torch.equal(model.discount(states.feat), torch.full((6, 3), 0.99))
+
+
+@pytest.mark.parametrize("name", ["V1", "V2"])
+def test_the_continue_loss_is_weighted_and_its_label_is_the_discount(name):
+    found = []
+    for scale in (1.0, 5.0):
+        torch.manual_seed(0)
+        found.append(model_of(name, cont_scale=scale).loss(tiny.batch())[0])
+    torch.testing.assert_close(found[1]["cont"], 5 * found[0]["cont"])
+    assert found[1]["reward"] == found[0]["reward"]
+
+
+def test_rewards_are_squashed_before_they_are_learned():
+    model, batch = model_of("V2"), tiny.batch()
+    batch = batch._replace(reward=100 * batch.reward)
+    torch.manual_seed(1)
+    losses, states, _ = model.loss(batch)
+    params = model.reward_net(states.feat)
+    expected = model.head.loss(params, torch.tanh(batch.reward)).mean()
+    torch.testing.assert_close(losses["reward"], expected)
+    torch.testing.assert_close(model.reward(states.feat), params.squeeze(-1))
+
+
+def test_what_v1_believes_to_see_is_an_image_that_can_be_shown():
+    model, batch = model_of("V1"), tiny.batch()
+    states, _ = model.observe(batch, None)
+    seen = model.reconstruct(states)
+    assert 0 <= seen["image"].min() and seen["image"].max() <= 1
+    torch.testing.assert_close(seen["vector"], model.decoder(*states)["vector"])
+
+
+@pytest.mark.parametrize("name", tiny.PAPERS)
+def test_every_paper_learns_from_images_and_vectors(name):
+    losses, states, metrics = model_of(name).loss(tiny.batch())
+    assert all(x.isfinite() for x in (*losses.values(), *metrics.values()))
+    assert losses.keys() >= {"obs/image", "obs/vector", "reward", "kl"}
+
+
+def test_the_numbers_of_the_papers_kl_losses():
+    kl = {name: cfg.model.kl for name, cfg in tiny.PAPERS.items()}
+    assert (kl["V1"].dyn, kl["V1"].rep, kl["V1"].free, kl["V1"].per_step) == (1, 1, 3, False)
+    assert (kl["V2"].dyn, kl["V2"].rep, kl["V2"].free, kl["V2"].per_step) == (0.08, 0.02, 0, False)
+    control = kl["V2 control"]
+    assert (control.dyn, control.rep, control.free, control.per_step) == (0.8, 0.2, 1, False)
+
+
 def test_the_settings_of_v3_are_those_of_the_authors():
     kl = V3.model.kl
     assert (kl.dyn, kl.rep, kl.free, kl.per_step) == (1.0, 0.1, 1.0, True)

@@ -1,4 +1,4 @@
-"""A DreamerV3 small enough for tests, and rows for it to learn from."""
+"""Agents of all three papers, small enough for tests, and rows for them to learn from."""
 
 from dataclasses import replace
 
@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamer_lite.agent import Dreamer
-from dreamer_lite.presets import V3, Config, sized
+from dreamer_lite.distributions import Categorical, Gaussian
+from dreamer_lite.presets import V1, V2, V2_DMC, V3, Config, sized
 from dreamer_lite.replay import Sequence
 from dreamer_lite.spaces import ActionSpec
 
@@ -23,13 +24,25 @@ def config(horizon: int = 4) -> Config:
     return replace(cfg, behavior=replace(cfg.behavior, horizon=horizon))
 
 
+def small(cfg: Config, horizon: int = 4) -> Config:
+    """The formulas of `cfg` in tiny networks."""
+    latent = Gaussian(8) if isinstance(cfg.model.latent, Gaussian) else Categorical(8, 4)
+    model = replace(cfg.model, deter=64, hidden=16, units=16, latent=latent)
+    model = replace(model, conv=replace(model.conv, depth=4))
+    return replace(cfg, model=model, behavior=replace(cfg.behavior, horizon=horizon))
+
+
+PAPERS = {"V1": small(V1), "V2": small(V2), "V2 control": small(V2_DMC), "V3": config()}
+
+
 def agent(action: ActionSpec = ONE_CHOICE, obs=None, cfg: Config | None = None) -> Dreamer:
     """An agent whose zero layers are awake, so that gradients flow through them."""
     made = Dreamer(cfg or config(), obs or OBS, action)
     for p in made.parameters():
         if not p.any():
             torch.nn.init.normal_(p, std=0.1)
-    made.behavior.slow_critic.load_state_dict(made.behavior.critic.state_dict())
+    if made.behavior.slow:
+        made.behavior.slow_critic.load_state_dict(made.behavior.critic.state_dict())
     return made
 
 

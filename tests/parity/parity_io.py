@@ -51,3 +51,14 @@ def close(actual: Tensor, expected: Tensor, case: Case, extra: float | Tensor = 
     actual, expected = actual.detach().double(), expected.double()
     error = (actual - expected).abs() / (case.atol + case.rtol * expected.abs() + extra)
     assert bool((error <= 1).all()), f"{error.max():.3g} times the tolerance\n{actual}\n{expected}"
+
+
+def check_gradients(case: Case, loss: Tensor, inputs: dict[str, Tensor], prefix: str = "") -> None:
+    """∂loss/∂inputs against the recorded gradients `prefix` + name; all of those are asked for."""
+    names = [k for k in inputs if prefix + k in case.grad]
+    wanted = [k for k in case.grad if k.startswith(prefix)]
+    assert len(names) == len(wanted) > 0, f"no input for one of {wanted}"
+    leaves = [inputs[k] for k in names]
+    found = torch.autograd.grad(loss, leaves, retain_graph=True, materialize_grads=True)
+    for name, gradient in zip(names, found, strict=True):
+        close(gradient, case.grad[prefix + name], case)

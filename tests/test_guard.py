@@ -1,0 +1,318 @@
+"""Bad input: public functions name the argument, what they expected, what came, and a remedy."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+
+from dreamer_lite import Dreamer, diff, kl_loss, lambda_return, sized, symexp, symlog, twohot
+from dreamer_lite.behavior import (
+    BehaviorConfig,
+    ReturnScale,
+    SlowCopy,
+    actor_loss,
+    critic_loss,
+    explore,
+    replay_return,
+)
+from dreamer_lite.distributions import (
+    BoundedNormal,
+    Categorical,
+    DiagNormal,
+    Gaussian,
+    OneHots,
+    TanhNormal,
+    TruncNormal,
+    choices,
+)
+from dreamer_lite.guard import between, floats, refuse_unread, require, shown
+from dreamer_lite.heads import (
+    BernoulliHead,
+    NormalHead,
+    NormalPixelHead,
+    NormalVectorHead,
+    PixelHead,
+    SymlogHead,
+    SymlogTwoHotHead,
+    TwoHotHead,
+)
+from dreamer_lite.optim import Adam, LaProp, Optimizer
+from dreamer_lite.presets import V3, ReplayConfig, from_dict
+from dreamer_lite.returns import discount_weights
+from dreamer_lite.rssm import State
+from dreamer_lite.spaces import ActionSpec
+from dreamer_lite.transforms import symexp_bins
+from dreamer_lite.world_model import KL, ModelConfig
+
+NAN = float("nan")
+H = torch.rand(4, 3)  # [H,N]
+BROKEN = H.clone().index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(NAN))
+INTEGERS, EMPTY = torch.ones(4, 3, dtype=torch.long), torch.zeros(0, 3)
+FLAGS = torch.ones(4, 3, dtype=torch.bool)
+PIXELS = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
+BINS = symexp_bins(5)
+
+
+def dice(*shape):
+    return OneHots.of(torch.zeros(shape))
+
+
+def normal(*shape):
+    return DiagNormal(torch.zeros(shape), torch.ones(shape))
+
+
+def losses(ret=H, base=H, logp=H, entropy=H, weight=H):
+    return actor_loss(ret, base, logp, entropy, weight, rho=0.5, eta=0.1)
+
+
+def returned(reward=H, cont=FLAGS, first=FLAGS, bootstrap=H):
+    return replay_return(reward, cont, first, bootstrap, 0.99, 0.95)
+
+
+def model_loss(**changes):
+    agent, batch = tiny.agent(), tiny.batch()
+    return agent.world_model.loss(batch._replace(**{k: f(batch) for k, f in changes.items()}))
+
+
+def observed(embed=None, action=None, first=None, start=None):
+    rssm = tiny.agent().world_model.rssm
+    size = rssm.post_net[0].in_features - rssm.deter
+    given = (
+        torch.zeros(5, 2, size) if embed is None else embed,
+        torch.zeros(5, 2, 4) if action is None else action,
+        torch.zeros(5, 2, dtype=torch.bool) if first is None else first,
+    )
+    return rssm.observe(*given, start or rssm.initial(2))
+
+
+def stepped(grads):
+    return Optimizer({"a": torch.zeros(2), "b": torch.zeros(3)}, Adam()).step(grads)
+
+
+BAD = {  # what is called: the call, and what the message says
+    "twohot of integers": (lambda: twohot(INTEGERS, BINS), "x must be a float tensor, got int64"),
+    "twohot of NaN": (lambda: twohot(BROKEN, BINS), "x must be without NaN, got NaN in float32"),
+    "twohot of nothing": (lambda: twohot(EMPTY, BINS), "x must be not empty, got float32 [0, 3]"),
+    "twohot without bins": (lambda: twohot(H, H), "bins must be [K] with K >= 2, got float32 [4"),
+    "bins": (lambda: symexp_bins(1), "count must be at least 2 bins, got 1"),
+    "bins without range": (lambda: symexp_bins(5, 0.0), "limit must be above 0, got 0.0"),
+    # returns
+    "return of NaN": (lambda: lambda_return(BROKEN, H, H, 0.9), "reward must be without NaN"),
+    "return of integers": (lambda: lambda_return(H, H, INTEGERS, 0.9), "value must be a float"),
+    "return of nothing": (lambda: lambda_return(EMPTY, EMPTY, EMPTY, 0.9), "must be not empty"),
+    "return, one value too many": (
+        lambda: lambda_return(H[1:], H[1:], H, 0.9),
+        "[3, 3], [3, 3], [4, 3]; pass value[1:]?",
+    ),
+    "return, batch first": (lambda: lambda_return(H, H.T, H, 0.9), "must have one shape [H,...]"),
+    "return, λ above 1": (lambda: lambda_return(H, H, H, 1.5), "lam must be in [0, 1], got 1.5"),
+    "return, λ of another shape": (
+        lambda: lambda_return(H, H, H, H[0]),
+        "lam must be one number or [4, 3], got float32 [3]",
+    ),
+    "weights, flags of a batch": (lambda: discount_weights(FLAGS, H), "cont must be [3], one flag"),
+    "weights of NaN": (lambda: discount_weights(FLAGS[0], BROKEN), "discount must be without NaN"),
+    # losses
+    "KL of different kinds": (
+        lambda: kl_loss(dice(2, 3, 4, 5), normal(2, 3, 4), 1, 1, 1, True),
+        "p must be a OneHots like q, got DiagNormal",
+    ),
+    "KL, batch first": (
+        lambda: kl_loss(dice(2, 3, 4, 5), dice(3, 2, 4, 5), 1, 1, 1, True),
+        "p must be [2, 3, 4, 5] like q, got float32 [3, 2, 4, 5]",
+    ),
+    "KL below zero": (
+        lambda: kl_loss(dice(2, 3, 4, 5), dice(2, 3, 4, 5), 1, 1, -1.0, True),
+        "free must be at least 0, got -1.0",
+    ),
+    "KL weights": (lambda: KL(dyn=-1.0), "dyn must be at least 0, got -1.0; V1: 1, 1, 3 nats"),
+    "actor, batch first": (lambda: losses(weight=H.T), "weight must be [4, 3] like ret, got float"),
+    "actor, last state too": (lambda: losses(base=torch.rand(5, 3)), "base must be [4, 3] like"),
+    "actor, NaN": (lambda: losses(ret=BROKEN), "ret must be without NaN"),
+    "actor, no log-probability": (lambda: losses(logp=H[0]), "logp must be [4, 3] like ret, got"),
+    "critic, weights": (
+        lambda: critic_loss(NormalHead(), H[..., None], H, H[0]),
+        "weight must be [4, 3], got float32 [3]",
+    ),
+    "critic, target": (
+        lambda: critic_loss(NormalHead(), H[..., None], H[..., None], H[..., None]),
+        "target must be [4, 3], got float32 [4, 3, 1]",
+    ),
+    "replayed, one row": (
+        lambda: returned(H[:1], FLAGS[:1], FLAGS[:1], H[:1]),
+        "reward must be [T,B] with T >= 2, got float32 [1, 3]",
+    ),
+    "replayed, float flags": (lambda: returned(cont=H), "cont must be bool [4, 3], got float32"),
+    "replayed, batch first": (lambda: returned(first=FLAGS.T), "is_first must be bool [4, 3], got"),
+    # heads
+    "head, outputs": (lambda: TwoHotHead(5).loss(H, H[:, 0]), "params must be [..., 5], got float"),
+    "head of 2023, bins": (lambda: SymlogTwoHotHead(1), "bins must be at least 2, got 1"),
+    "head of 2023, target": (
+        lambda: SymlogTwoHotHead(3).loss(H, H),
+        "target must be [4], got float32 [4, 3]",
+    ),
+    "event, target": (lambda: BernoulliHead().loss(H[:, :1], H), "target must be [4], got float32"),
+    "image of floats": (
+        lambda: PixelHead().loss(PIXELS.float(), PIXELS.float()),
+        "image must be uint8, got float32 [2, 8, 8, 3]",
+    ),
+    "image of another size": (
+        lambda: NormalPixelHead().loss(PIXELS.float(), PIXELS[:, :4]),
+        "image must be [2, 8, 8, 3], got uint8 [2, 4, 8, 3]",
+    ),
+    "vector": (lambda: SymlogHead().loss(H, H.T), "target must be [4, 3], got float32 [3, 4]"),
+    "plain vector": (lambda: NormalVectorHead().loss(H, H[0]), "target must be [4, 3], got float"),
+    # distributions
+    "Gaussian, width": (lambda: Gaussian(2)(H), "params must be [..., 4], got float32 [4, 3]"),
+    "dice, width": (lambda: Categorical(2, 2)(H), "params must be [..., 4], got float32 [4, 3]"),
+    "no number": (lambda: Gaussian(0), "size must be at least 1, got 0"),
+    "dice of one face": (lambda: Categorical(4, 1), "classes must be at least 2, got 1"),
+    "all uniform": (lambda: Categorical(4, 4, 1.5), "unimix must be in [0, 1], got 1.5"),
+    "choices": (lambda: choices(H, (2, 2), 0.0), "logits must be [..., 4], got float32 [4, 3]"),
+    **{
+        f"{kind.__name__}, odd width": (
+            lambda kind=kind: kind()(H),
+            "params must be [..., 2A], got float32 [4, 3]",
+        )
+        for kind in (BoundedNormal, TanhNormal, TruncNormal)
+    },
+    # the model
+    "rows, float flags": (
+        lambda: model_loss(cont=lambda b: b.cont.float()),
+        "cont must be bool [6, 3], got float32 [6, 3]",
+    ),
+    "rows, reward batch first": (
+        lambda: model_loss(reward=lambda b: b.reward.T),
+        "reward must be float32 [6, 3], got float32 [3, 6]; rows have time first",
+    ),
+    "rows, NaN": (
+        lambda: model_loss(reward=lambda b: b.reward * NAN),
+        "reward must be without NaN, got NaN in float32 [6, 3]",
+    ),
+    "rows, another observation": (
+        lambda: model_loss(obs=lambda b: {"image": b.obs["image"]}),
+        "obs must be ['image', 'vector'], got ['image']",
+    ),
+    "rows, another vector": (
+        lambda: model_loss(obs=lambda b: b.obs | {"vector": b.obs["vector"][..., :4]}),
+        "obs['vector'] must be [..., 5], got float32 [6, 3, 4]",
+    ),
+    "rows, a float image": (
+        lambda: model_loss(obs=lambda b: b.obs | {"image": b.obs["image"] / 255}),
+        "image must be uint8, got float32 [6, 3, 16, 16, 3]; give raw pixels 0..255",
+    ),
+    "tokens of one row": (
+        lambda: observed(embed=torch.zeros(2, 80)),
+        "embed must be [T, B, E], not empty, got float32 [2, 80]",
+    ),
+    "actions of another length": (
+        lambda: observed(action=torch.zeros(4, 2, 4)),
+        "prev_action must be float [5, 2, A], got float32 [4, 2, 4]",
+    ),
+    "flags batch first": (
+        lambda: observed(first=torch.zeros(2, 5, dtype=torch.bool)),
+        "is_first must be bool [5, 2], got bool [2, 5]",
+    ),
+    "state of another batch": (
+        lambda: observed(start=State(torch.zeros(3, 64), torch.zeros(3, 128))),
+        "s.h must be [2, 64], got float32 [3, 64]",
+    ),
+    "dream of no step": (
+        lambda: tiny.agent().world_model.rssm.imagine(None, None, 0),
+        "horizon must be at least 1, got 0",
+    ),
+    "no action to follow": (
+        lambda: tiny.agent().world_model.rssm.follow(
+            tiny.agent().initial(2), torch.zeros(0, 2, 4)
+        ),
+        "actions must be [H, 2, A] with H >= 1, got float32 [0, 2, 4]",
+    ),
+    "an agent without actions": (
+        lambda: Dreamer(tiny.config(), tiny.OBS, ActionSpec()),
+        "action must be at least 1 number wide, got 0",
+    ),
+    "an agent without eyes": (
+        lambda: Dreamer(tiny.config(), {}, tiny.ONE_CHOICE),
+        "spec must be at least one observation, got {}",
+    ),
+    "another number of streams": (
+        lambda: tiny.agent().act(tiny.batch(), tiny.agent().initial(2)),
+        "row must be 2 streams, got 6",
+    ),
+    # behavior, optimizers, settings
+    "exploring another action": (
+        lambda: explore(H, tiny.NUMBERS, 0.3),
+        "action must be [4, 2], got float32 [4, 3]",
+    ),
+    "noise below zero": (lambda: explore(H[:, :2], tiny.NUMBERS, -1.0), "noise must be at least 0"),
+    "scale of nothing": (lambda: ReturnScale().update(EMPTY), "ret must be not empty, got float32"),
+    "scale, rate": (lambda: ReturnScale(rate=2.0), "rate must be in [0, 1], got 2.0"),
+    "slow copy, mix": (lambda: SlowCopy(None, 1, 1.5), "mix must be in [0, 1], got 1.5"),
+    "slow copy, never": (lambda: SlowCopy(None, 0, 1.0), "every must be at least 1, got 0"),
+    "horizon": (lambda: BehaviorConfig(horizon=0), "horizon must be at least 1, got 0"),
+    "ρ": (
+        lambda: replace(V3.behavior.actor, rho=1.1),
+        "rho must be in [0, 1], got 1.1; V1: rho = 0",
+    ),
+    "γ": (lambda: ModelConfig(gamma=99.0), "gamma must be in [0, 1], got 99.0"),
+    "learning rate": (lambda: Adam(lr=-1.0), "lr must be at least 0, got -1.0"),
+    "not a number": (lambda: LaProp(lr="fast"), "lr must be at least 0, got 'fast'"),
+    "NaN": (lambda: LaProp(lr=NAN), "lr must be at least 0, got nan"),
+    "nothing to move": (lambda: Optimizer({}, Adam()), "params must be at least one tensor, got"),
+    "gradients of another shape": (
+        lambda: stepped([torch.zeros(3), torch.zeros(2)]),
+        "grads must be [[2], [3]], got [[3], [2]]; use `gradients(loss)`",
+    ),
+    "a gradient too few": (lambda: stepped([torch.zeros(2)]), "grads must be [[2], [3]], got [[2"),
+    "batch of nothing": (lambda: ReplayConfig(batch=0), "batch must be at least 1, got 0"),
+    "size": (lambda: sized(V3, "huge"), "size must be one of tiny, 1m"),
+    "settings of another kind": (
+        lambda: from_dict({"type": "KL", "forward": True}),
+        "KL has no field forward",
+    ),
+    "difference to no settings": (lambda: diff(V3, None), "b must be a Config, got NoneType None"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_by_name(name):
+    call, message = BAD[name]
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
+        call()
+    assert ";" in str(refused.value) or "one of" in message, "no remedy"
+
+
+def test_good_input_of_any_size_passes():
+    for x in (torch.rand(()), torch.rand(2), torch.rand(2, 3, 4)):
+        torch.testing.assert_close(symexp(symlog(x)), x)
+        assert twohot(x, BINS).shape == (*x.shape, 5)
+    assert lambda_return(H, H, H, torch.tensor(0.5)).shape == H.shape
+    assert lambda_return(H[:, 0], H[:, 0], H[:, 0], 0.5).shape == (4,)
+
+
+def test_a_message_has_four_parts():
+    with pytest.raises(ValueError, match="^x must be small, got 7; halve it$"):
+        require(False, "x", "small", "7", "halve it")
+    assert shown(torch.zeros(2, 3)) == "float32 [2, 3]" and shown(7) == "int 7"
+
+
+def test_numbers_are_looked_at_only_where_that_costs_no_waiting():
+    class OnGpu(torch.Tensor):
+        device = torch.device("cuda")
+
+    floats("why", x=torch.tensor([NAN]).as_subclass(OnGpu))  # not refused: nobody looked
+    with pytest.raises(ValueError, match="without NaN"):
+        floats("why", x=torch.tensor([NAN]))
+
+
+def test_limits_belong_to_the_range():
+    between(0, 1, "why", a=0, b=1.0)
+    with pytest.raises(ValueError, match=r"a must be in \[0, 1\], got -1e-09"):
+        between(0, 1, "why", a=-1e-9)
+
+
+def test_a_default_that_nothing_reads_is_no_mistake():
+    refuse_unread(V3.behavior.critic)
+    refuse_unread(replace(V3.behavior.critic, slow_regularizer=0.0))
