@@ -1,6 +1,7 @@
 """The same mathematics, less work: drop-in layers for the readable ones (chapter 13, optional).
 
 `accelerate(agent)` swaps layers in place; parameters, names and results stay (tests/test_fast.py).
+Each twin hands what it is not made for, such as another device or precision, to the original.
 """
 
 import ctypes
@@ -9,8 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dreamer_lite.heads import TwoHotHead
-from dreamer_lite.networks import BlockGRU, RMSNorm, gates
+from dreamer_lite import native
+from dreamer_lite.distributions import Categorical, OneHots
+from dreamer_lite.fast_rssm import FastBlockGRU, FastRSSM
+from dreamer_lite.heads import PixelHead, TwoHotHead, fits
+from dreamer_lite.networks import BlockGRU, RMSNorm
+from dreamer_lite.rssm import RSSM
+
+# --- stacks of dense layers ---------------------------------------------------------------------
 
 
 class _RMSNormSiLU(torch.autograd.Function):
@@ -38,46 +45,182 @@ class _RMSNormSiLU(torch.autograd.Function):
         return torch.addcmul(grad, unit, dot).mul_(inv), grad_scale, None
 
 
+class _Stack(torch.autograd.Function):
+    """Hidden layers x -> silu(norm(x W' + b)) in a row, the last one perhaps plain.  x [N,C].
+
+    blocks: for each layer, whether it has a linear map, and the norm's ε (None: no norm, no SiLU).
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, blocks: tuple, *params: Tensor) -> Tensor:
+        kept, rest = [], list(params)
+        for dense, eps in blocks:
+            inner = torch.addmm(rest.pop(1), x, rest.pop(0).T) if dense else x
+            kept += [x, inner]
+            x = inner if eps is None else native.rms_silu(inner, rest.pop(0), eps)
+        ctx.save_for_backward(*params, *kept)
+        ctx.blocks = blocks
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        count = len(ctx.saved_tensors) - 2 * len(ctx.blocks)
+        params, kept = list(ctx.saved_tensors[:count]), list(ctx.saved_tensors[count:])
+        grads, grad = [], grad.contiguous()
+        for i, (dense, eps) in reversed(list(enumerate(ctx.blocks))):
+            inner, x = kept.pop(), kept.pop()
+            if eps is not None:
+                grad, grad_scale = native.rms_silu_backward(grad, inner, params.pop(), eps)
+                grads.append(grad_scale)
+            if dense:
+                params.pop()
+                weight = params.pop()
+                grads += [grad.sum(0), grad.T @ x]
+                grad = grad @ weight if i or ctx.needs_input_grad[0] else None
+        return grad, None, *reversed(grads)
+
+
 class FastSequential(nn.Sequential):
-    """A Sequential in which every RMSNorm followed by SiLU runs as one function."""
+    """A Sequential in which a row of Linear, RMSNorm and SiLU runs as one function."""
 
     def forward(self, x: Tensor) -> Tensor:
         layers = list(self)
         while layers:
-            layer = layers.pop(0)
-            if isinstance(layer, RMSNorm) and layers and isinstance(layers[0], nn.SiLU):
-                layers.pop(0)
+            taken, blocks, params = stack(layers)
+            if blocks and native.usable(x, *params) and x.numel():
+                flat = native.rows(x.reshape(-1, x.shape[-1]))
+                flat = _Stack.apply(flat, tuple(blocks), *params)
+                x = flat.view(*x.shape[:-1], flat.shape[-1])
+                layers = layers[taken:]
+            elif normed(layers):
                 flat = x.reshape(-1, x.shape[-1]).float()
-                x = _RMSNormSiLU.apply(flat, layer.weight, layer.eps).view(x.shape)
+                x = _RMSNormSiLU.apply(flat, layers[0].weight, layers[0].eps).view(x.shape)
+                layers = layers[2:]
             else:
-                x = layer(x)
+                x = layers.pop(0)(x)
         return x
 
 
-class FastBlockGRU(BlockGRU):
-    """The shared inputs meet all blocks in one dense product instead of eight copies."""
+def normed(layers: list[nn.Module]) -> bool:
+    """Whether the first two layers are RMSNorm and SiLU."""
+    kinds = [type(layer) for layer in layers[:2]]
+    return kinds == [RMSNorm, nn.SiLU]
 
-    def forward(self, h: Tensor, z: Tensor, a: Tensor) -> Tensor:
-        a = a / a.detach().abs().clamp(min=1)
-        shared = torch.cat([self.in_h(h), self.in_z(z), self.in_a(a)], -1)
-        width = h.shape[-1] // self.blocks
-        dense = self.mix.weight[:, width:].movedim(0, 1).flatten(1)  # [3Y,D]
-        x = torch.addmm(self.mix.bias.flatten(), shared, dense)
-        blocks = h.unflatten(-1, (self.blocks, -1)).transpose(0, 1)  # [g,B,D/g]
-        own = torch.bmm(blocks, self.mix.weight[:, :width])
-        x = self.mix_out(x + own.transpose(0, 1).flatten(-2))
-        parts = self.gates(x.unflatten(-1, (self.blocks, -1))).chunk(3, -1)
-        return gates(*(p.flatten(-2) for p in parts), h)
+
+def stack(layers: list[nn.Module]) -> tuple[int, list[tuple[bool, float | None]], list[Tensor]]:
+    """How many of the first layers `_Stack` can do, and its blocks and parameters for them."""
+    blocks, params, i = [], [], 0
+    while i < len(layers):
+        dense = type(layers[i]) is nn.Linear and layers[i].bias is not None
+        norm = normed(layers[i + dense :])
+        if not dense and not norm:
+            break
+        if dense:
+            params += [layers[i].weight, layers[i].bias]
+        blocks.append((dense, layers[i + dense].eps if norm else None))
+        if norm:
+            params.append(layers[i + dense].weight)
+        i += dense + 2 * norm
+    return i, blocks, params
+
+
+# --- images -------------------------------------------------------------------------------------
+
+
+class _LastUp(torch.autograd.Function):
+    """A transposed 4×4 convolution with stride 2 to few channels: a matrix product and a sum.
+
+    x [n,h,w,C], weight [C,4,4,o] -> [n,2h,2w,o]. The library's takes three times as long.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        taps = x.flatten(0, -2) @ weight.flatten(1)
+        return native.fold(taps, bias, *x.shape[:3])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        taps = native.unfold(grad.contiguous(), *x.shape[:3])  # [n·h·w,16·o]
+        grad_weight = x.flatten(0, -2).T @ taps
+        grad_x = (taps @ weight.flatten(1).T).view_as(x)
+        return grad_x, grad_weight.view_as(weight), grad.sum((0, 1, 2))
+
+
+class FastConvTranspose2d(nn.ConvTranspose2d):
+    """The last layer of a decoder: one or three channels from many."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = self.kernel_size, self.stride, self.padding, self.out_channels <= 4
+        if shape != ((4, 4), (2, 2), (1, 1), True) or not native.usable(x, self.weight):
+            return super().forward(x)
+        weight = self.weight.permute(0, 2, 3, 1).contiguous()  # [C,4,4,o]
+        y = _LastUp.apply(x.permute(0, 2, 3, 1).contiguous(), weight, self.bias)
+        return y.permute(0, 3, 1, 2)
+
+
+class _PixelLoss(torch.autograd.Function):
+    """Σ (σ(x) - image/255)² in one pass.  x [N,m] float, image [N,m] uint8 -> [N]."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, image: Tensor) -> Tensor:
+        ctx.save_for_backward(x, image)
+        return native.pixel_loss(x, image)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        return native.pixel_loss_backward(grad.contiguous(), *ctx.saved_tensors), None
+
+
+class FastPixelHead(PixelHead):
+    """Bytes are compared where they are, without a copy as numbers."""
+
+    def loss(self, logits: Tensor, image: Tensor) -> Tensor:
+        fits = image.dtype == torch.uint8 and image.shape == logits.shape
+        if not fits or not native.usable(logits):
+            return super().loss(logits, image)
+        flat = logits.flatten(0, -4).flatten(1).contiguous()
+        loss = _PixelLoss.apply(flat, image.reshape(flat.shape).contiguous())
+        return loss.view(logits.shape[:-3])
+
+
+# --- distributions ------------------------------------------------------------------------------
+
+
+class _TwoHotLoss(torch.autograd.Function):
+    """Cross-entropy of softmax(x) with twohot(target), without either.  x [N,K], target [N]."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, bins: Tensor, target: Tensor) -> Tensor:
+        ctx.save_for_backward(x, bins, target)
+        return native.twohot_loss(x, bins, target)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        return native.twohot_loss_backward(grad.contiguous(), *ctx.saved_tensors), None, None
 
 
 class FastTwoHotHead(TwoHotHead):
     """Half of the mirrored sum, and a loss that touches two bins instead of 255."""
 
     def mean(self, params: Tensor) -> Tensor:
+        if native.usable(params) and not (torch.is_grad_enabled() and params.requires_grad):
+            flat = params.reshape(-1, self.num_params).contiguous()
+            return native.twohot_mean(flat, self.bins).view(params.shape[:-1])
         p, half = params.float().softmax(-1), self.num_params // 2
         return (p[..., -half:] - p[..., :half].flip(-1)) @ self.bins[-half:]
 
     def loss(self, params: Tensor, target: Tensor) -> Tensor:
+        fits(params, target, self.num_params)
+        if native.usable(params):
+            flat = params.reshape(-1, self.num_params).contiguous()
+            target = target.detach().float().reshape(-1).contiguous()
+            return _TwoHotLoss.apply(flat, self.bins, target).view(params.shape[:-1])
         x = target.detach().float().clamp(self.bins[0], self.bins[-1])
         above = torch.searchsorted(self.bins, x.contiguous(), right=True)
         above = above.clamp(1, self.num_params - 1)
@@ -87,18 +230,54 @@ class FastTwoHotHead(TwoHotHead):
         return params.logsumexp(-1) - picked[..., 0] * (1 - share) - picked[..., 1] * share
 
 
+class _Dice(torch.autograd.Function):
+    """OneHots.of in one pass.  x [...,K] -> p, ln p."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, unimix: float):
+        ctx.save_for_backward(x)
+        ctx.unimix = unimix
+        return native.dice(x, unimix)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads: Tensor):
+        x, zero = *ctx.saved_tensors, None
+        grads = [g.contiguous() for g in grads]
+        return native.dice_backward(*grads, x, ctx.unimix), zero
+
+
+class FastCategorical(Categorical):
+    """Softmax, mixture and logarithm in one pass."""
+
+    def __call__(self, params: Tensor) -> OneHots:
+        if not native.usable(params):
+            return super().__call__(params)
+        x = params.unflatten(-1, (self.groups, self.classes)).contiguous()
+        return OneHots(*_Dice.apply(x, self.unimix))
+
+
+# --- swapping -----------------------------------------------------------------------------------
+
 SWAPS = {
     nn.Sequential: FastSequential,
+    nn.ConvTranspose2d: FastConvTranspose2d,
     BlockGRU: FastBlockGRU,
     TwoHotHead: FastTwoHotHead,
+    PixelHead: FastPixelHead,
+    RSSM: FastRSSM,
 }
 
 
 def accelerate(agent: nn.Module) -> nn.Module:
     """Replaces layers of `agent` by their fast twins, in place; returns it."""
-    for module in agent.modules():
+    model = getattr(agent, "world_model", agent)  # an agent, or a world model alone
+    for module in [*agent.modules(), *model.obs_heads.values()]:
         if type(module) in SWAPS:
             module.__class__ = SWAPS[type(module)]
+    latent = model.rssm.latent
+    if type(latent) is Categorical:
+        model.rssm.latent = FastCategorical(latent.groups, latent.classes, latent.unimix)
     return agent
 
 
