@@ -3,7 +3,8 @@
     dreamer-lite train <preset> ...  ->  a run folder  ->  eval, dream, pack (and unpack elsewhere)
 
 Every number of a preset is an option: `dreamer-lite train laptop --help` lists them. Exit status: 0
-if what was asked is done, 2 if it cannot be done as asked, 128 + signal if it was interrupted.
+if what was asked is done, 1 if a run failed or lost a process, 2 if it cannot be done as asked,
+128 + signal if it was interrupted.
 """
 
 import argparse
@@ -19,16 +20,24 @@ import torch
 import tyro
 from tyro.conf import AvoidSubcommands, Positional, SuppressFixed, arg, subcommand
 
-from dreamer_lite import bench, doctor, parcel, report, training
+from dreamer_lite import bench, doctor, parcel, report, sweep, training
+from dreamer_lite.distributed import LostRank
 from dreamer_lite.distributions import Categorical
 from dreamer_lite.presets import PRESETS, SIZES, Config, sized
 
 ABOUT = {
+    "v1": "DreamerV1 as published: control from 64x64 pixels, one stream",
+    "v2": "DreamerV2 as published for Atari (discrete actions)",
+    "v2_dmc": "DreamerV2 as published for control (continuous actions)",
     "v3": "DreamerV3 as published: 200M parameters, Atari at 200M frames (needs a large GPU)",
     "atari100k": "the Atari 100k benchmark: 12M parameters, 100,000 agent steps",
     "laptop": "small enough for two processor cores: a few hours for a game",
     "toy": "16x16 pixels: minutes",
+    "toy_v1": "DreamerV1 at the size of toy",
+    "toy_v2": "DreamerV2 at the size of toy",
     "vector": "observations that are a few numbers, such as CartPole or joint angles",
+    "vector_v1": "DreamerV1 at the size of vector",
+    "vector_v2": "DreamerV2 at the size of vector",
 }
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Size = Literal[tuple(SIZES)]
@@ -196,6 +205,36 @@ class Bench:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Train every preset on every environment with every seed, on one machine or on many.
+
+    Runs whose machine is lost go on elsewhere from their newest checkpoint, and so does the sweep
+    when it is started again. Writes results.md, results.json and curves.png.
+    """
+
+    plan: Annotated[sweep.Plan, arg(name="")]
+    presets: tuple[Literal[tuple(PRESETS)], ...]  # one or several
+    envs: tuple[str, ...]  # Gymnasium ids
+    out: Path  # the folder of all runs
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of weights, environments and replay
+    size: Size | None = None  # another row of the table of model sizes, for all presets
+    address: str | None = None  # of a Ray cluster, or auto; by default this machine alone
+    scale: Path | None = None  # JSON {environment: [score that counts as 0, as 1]}, for a mean
+
+    def run(self) -> None:
+        for name in self.presets:
+            check_size(PRESETS[name], self.size)
+        configs = {name: resized(PRESETS[name], self.size) for name in self.presets}
+        todo = sweep.jobs(configs, list(self.envs), list(self.seeds))
+        scale = json.loads(self.scale.read_text(encoding="utf-8")) if self.scale else None
+        failed = sweep.sweep(todo, self.plan, self.out, address=self.address)
+        print(sweep.collect(todo, self.plan, self.out, scale))
+        for name, reason in failed.items():
+            print(f"dreamer-lite: {name} failed: {reason}", file=sys.stderr)
+        sys.exit(1 if failed else 0)
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Can this machine run the book? One line per question."""
 
@@ -239,6 +278,7 @@ def commands(size: str | None):
         "dream": Dream,
         "pack": Pack,
         "unpack": Unpack,
+        "sweep": Sweep,
         "bench": chosen({k: Bench(v) for k, v in presets.items()}, Bench.__doc__),
         "doctor": Doctor,
     }
@@ -285,6 +325,9 @@ def main(args: list[str] | None = None) -> None:
     except ValueError as error:
         print(f"dreamer-lite: {error}", file=sys.stderr)
         sys.exit(2)
+    except LostRank as error:
+        print(f"dreamer-lite: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:  # training saves itself and answers; the rest has nothing to save
         sys.exit(130)
 

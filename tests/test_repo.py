@@ -15,11 +15,11 @@ CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
 # A module imports only from those above it.
 LAYERS = """
-spaces transforms distributions heads networks rssm world_model returns behavior replay envs
-optim presets agent checkpoint logger fast distributed ledger training parcel report bench sweep
-doctor cli
+guard distributed spaces transforms distributions heads networks rssm world_model returns behavior
+replay control envs optim presets agent checkpoint logger native fast_rssm fast ledger
+parts training parcel report bench scores sweep doctor cli
 """.split()
-BESIDE = ["toys", "check", "explore"]  # nothing in LAYERS imports these
+BESIDE = ["toys", "check", "explore", "study"]  # nothing in LAYERS imports these
 
 
 def conda(name):
