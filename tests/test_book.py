@@ -1,9 +1,14 @@
 """The committed notebooks are what a run of their texts gives, and the runner notices when not."""
 
+import json
+
+import codepages
 import nbformat
 import notebooks
 import pytest
 import run_book
+import sources
+import student
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 TEXT = """---
@@ -132,3 +137,103 @@ def test_a_changed_file_or_profile_changes_the_fingerprint(tmp_path):
     assert run_book.fingerprint([text], "full") != first
     chapter(tmp_path, "2")
     assert run_book.fingerprint([text], "quick") != first
+
+
+def test_a_chapter_depends_on_its_own_data_and_on_no_other_exercises():
+    text = run_book.BOOK / "09-lambda-returns.md"
+    names = {path.relative_to(run_book.ROOT).as_posix() for path in run_book.inputs(text)}
+    assert {"dreamer_lite/returns.py", "dreamer_lite/check/c09.py", "book/equations.yml"} <= names
+    assert "dreamer_lite/check/c07.py" not in names and "book/solutions/07.md" not in names
+    assert run_book.other_check(run_book.ROOT / "dreamer_lite/check/c07.py", "09")
+
+
+TIME = dict(seconds=10.0, profile="quick", hardware="a laptop", date="2026-01-01")
+
+
+def test_a_running_time_that_says_the_same_changes_no_file():
+    near, far = TIME | dict(seconds=12.0, date="2026-02-02"), TIME | dict(seconds=20.0)
+    assert run_book.steady(TIME, near) == TIME
+    assert run_book.steady(TIME, far) == far
+    assert run_book.steady(None, near) == near
+    assert run_book.steady(TIME, other := near | dict(hardware="another")) == other
+
+
+def test_slow_chapters_are_named():
+    assert run_book.over_budget({"a": TIME}, "quick") == []
+    assert (
+        "a took 61.0 s, at most 60"
+        in run_book.over_budget({"a": TIME | {"seconds": 61.0}}, "quick")[0]
+    )
+    many = {str(i): TIME | {"seconds": 59.0} for i in range(10)}
+    assert run_book.over_budget(many, "quick") == [
+        "all chapters took 590 s, at most 540 are allowed"
+    ]
+    assert run_book.over_budget(many, "full") == []
+
+
+def test_the_processor_time_counts_what_ended_kernels_computed(tmp_path):
+    before = run_book.processor_time()
+    run_book.execute(chapter(tmp_path, "sum(range(10**6))"), tmp_path)
+    assert run_book.processor_time() > before
+
+
+def test_the_box_states_the_running_time_of_this_very_execution():
+    words = "- **Time:** 5. Running time, measured: not measured yet"
+    data = {"text/markdown": words, "text/plain": words, "image/png": "measured: x"}
+    nb = executed(outputs=[new_output("execute_result", data=data, execution_count=1)])
+    told = sources.with_time(nb, TIME).cells[1].outputs[0].data
+    assert told["text/markdown"].endswith(
+        "measured: 10 s of processor time (quick profile, a laptop)"
+    )
+    assert told["text/plain"] == told["text/markdown"] and told["image/png"] == "measured: x"
+
+
+def test_the_status_page_and_the_boxes_equal_the_timing_record():
+    record = json.loads(run_book.TIMING.read_text()) if run_book.TIMING.exists() else {}
+    status = (run_book.BOOK / "status.md").read_text(encoding="utf-8")
+    assert not record or sources.with_status(status, record) == status
+    for name, entry in record.items():
+        nb = nbformat.read(run_book.BOOK / f"{name}.ipynb", as_version=4)
+        assert sources.with_time(nbformat.from_dict(nb), entry) == nb, name
+
+
+def test_the_status_page_is_rewritten_between_its_marks_only():
+    page = "A\n<!-- timing -->\nold\n<!-- /timing -->\nB\n"
+    new = sources.with_status(page, {"09-x": TIME})
+    assert new.startswith("A\n") and new.endswith("B\n") and "old" not in new
+    assert "| {doc}`09-x` | 10 s | quick | a laptop | 2026-01-01 |" in new
+    assert sources.with_status(new, {"09-x": TIME}) == new
+
+
+def test_links_between_pages_name_the_file_that_is_laid_out(tmp_path):
+    (tmp_path / "08-x.md").write_text(
+        "[nine](09-y.md#part) [ten](10-z.ipynb) [web](https://a.b/c.md)"
+    )
+    (tmp_path / "09-y.ipynb").write_text("[eight](08-x.ipynb)")
+    for page in tmp_path.iterdir():
+        sources.relink(page)
+    eight = "[nine](09-y.ipynb#part) [ten](10-z.ipynb) [web](https://a.b/c.md)"
+    assert (tmp_path / "08-x.md").read_text() == eight
+    assert (tmp_path / "09-y.ipynb").read_text() == "[eight](08-x.md)"
+
+
+def test_students_get_all_cells_but_the_solutions():
+    nb = executed()
+    nb.cells.append(new_code_cell("Solution('9.1')", metadata=dict(tags=["solution"])))
+    nb.cells.append(new_code_cell("check('9.1', ...)", metadata=dict(tags=["stub"])))
+    kept = student.strip(nb)
+    assert [cell.source for cell in kept.cells] == ["# A page", "print(1 + 1)", "check('9.1', ...)"]
+    assert len(nb.cells) == 4  # the original is whole
+
+
+@pytest.mark.parametrize("text", run_book.chapters(), ids=lambda text: text.stem)
+def test_no_committed_notebook_for_students_contains_a_solution(text):
+    kept = student.strip(nbformat.read(text.with_suffix(".ipynb"), as_version=4))
+    assert "dl-solution" not in nbformat.writes(kept)
+
+
+def test_a_page_of_code_has_an_anchor_for_every_name():
+    text = "import x\n\n\n@y\ndef f():\n    pass\n\n\nclass A:\n    def g(self):\n        pass\n"
+    assert codepages.names(text) == {4: "f", 9: "A", 10: "A.g"}
+    page = codepages.page("dreamer_lite/returns.py")
+    assert '<span id="lambda_return">' in page and "<title>dreamer_lite/returns.py</title>" in page

@@ -1,53 +1,42 @@
 """Run the book's notebooks and lay out what the website is built from.
 
-    python tools/run_book.py            # executed copies into _build/book; touches no tracked file
-    python tools/run_book.py --store    # the same, and puts the executed notebooks into book/
+    python tools/run_book.py                   # executed copies into _build/book
+    python tools/run_book.py --html            # the same, then the website: _build/html
+    python tools/run_book.py --store           # the same, and puts the notebooks into book/
+    python tools/run_book.py 09 --html         # one chapter: _build/preview-09/_build/html
+    python tools/run_book.py --profile full    # the experiments at full length
 
-A chapter runs again only if its text, the package, the data, the lock file or the profile changed.
-The profile is the environment variable BOOK_PROFILE: quick (default, a minute a chapter) or full.
+A chapter runs again only if its text, what it reads, the package, the lock file or the profile
+changed. Only --store touches tracked files. Budgets: see BUDGET.
 """
 
 import argparse
+import datetime
 import hashlib
 import json
 import os
 import platform
-import shutil
+import resource
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import jupytext
 import nbformat
-import yaml
+import sources
+import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from notebooks import faults, first_line, normalize
+from sources import BOOK, ROOT, chapters, contents, toc_files  # noqa: F401
 
-ROOT = Path(__file__).resolve().parent.parent
-BOOK, OUT, CACHE = ROOT / "book", ROOT / "_build/book", ROOT / "_build/executed"
-TIMING = ROOT / "_build/timing.json"
-CELL_LIMIT = 1800  # seconds, so that a hanging cell does not hang the build
+from dreamer_lite import ledger
 
-
-def toc_files(entry: dict | list) -> list[str]:
-    """Every `file:` of the table of contents, in reading order."""
-    if isinstance(entry, list):
-        return [name for item in entry for name in toc_files(item)]
-    own = [entry[key] for key in ("root", "file") if key in entry]
-    return own + [n for v in entry.values() if isinstance(v, list) for n in toc_files(v)]
-
-
-def contents() -> dict:
-    """The table of contents."""
-    return yaml.safe_load((BOOK / "_toc.yml").read_text())
-
-
-def chapters() -> list[Path]:
-    """The texts of all notebooks: a page that is one is listed in the contents with `.ipynb`."""
-    files = [f for f in toc_files(contents()) if f.endswith(".ipynb")]
-    return [BOOK / Path(f).with_suffix(".md") for f in files]
+CACHE = ROOT / "_build/executed"
+TIMING = BOOK / "data/timing.json"  # of the stored notebooks
+CELL_LIMIT = 7200  # seconds, so that a hanging cell does not hang the build
+BUDGET = {"quick": (60, 540), "full": (4500, 4500)}  # processor seconds: a chapter, all of them
+STEADY = 0.3  # a running time that moved less than this share is the same
 
 
 def fingerprint(paths: Iterable[Path], *words: str) -> str:
@@ -60,19 +49,21 @@ def fingerprint(paths: Iterable[Path], *words: str) -> str:
 
 def inputs(text: Path) -> list[Path]:
     """All files that a chapter's outputs depend on."""
-    data = [path for path in (BOOK / "data").rglob("*") if path.is_file()]
-    package = (ROOT / "dreamer_lite").rglob("*.py")
-    tools = (ROOT / "tools").glob("*.py")
-    return [text, ROOT / "constraints.txt", *package, *tools, *data]
+    number, words = text.name[:2], text.read_text(encoding="utf-8")
+    package = [p for p in (ROOT / "dreamer_lite").rglob("*.py") if not other_check(p, number)]
+    own = [BOOK / f"quizzes/{number}.yml", BOOK / f"solutions/{number}.md"]
+    tables = [BOOK / "equations.yml", BOOK / "differences.yml"]
+    labs = [p for p in (BOOK / "labs").glob("*") if "Lab(" in words and p.is_file()]
+    data = [p for p in (BOOK / "data").glob("*/*") if p.stem in words or p.name in words]
+    files = [f for folder in data for f in sorted(folder.rglob("*")) if f.is_file()]
+    tools = [ROOT / "tools/run_book.py", ROOT / "tools/notebooks.py"]
+    listed = [text, ROOT / "constraints.txt", *package, *own, *tables, *labs, *data, *files, *tools]
+    return [path for path in dict.fromkeys(listed) if path.is_file()]
 
 
-def lay_out() -> None:
-    """Copy the sources of the site, without the texts of notebooks: one page, one file."""
-    shutil.rmtree(OUT, ignore_errors=True)
-    shutil.rmtree(ROOT / "_build/html", ignore_errors=True)  # no page outlives its source
-    shutil.copytree(BOOK, OUT, ignore=shutil.ignore_patterns("*.ipynb", ".*"))
-    for text in chapters():
-        (OUT / text.relative_to(BOOK)).unlink()
+def other_check(path: Path, number: str) -> bool:
+    """Whether a module holds the exercises of another chapter."""
+    return path.parent.name == "check" and path.stem[1:].isdecimal() and path.stem[1:] != number
 
 
 def execute(text: Path, folder: Path) -> nbformat.NotebookNode:
@@ -99,50 +90,132 @@ def execute(text: Path, folder: Path) -> nbformat.NotebookNode:
     return normalize(nb)
 
 
-def run(text: Path, profile: str) -> dict:
-    """Put the executed chapter into the site's sources, from the cache if nothing changed."""
+def run(text: Path, profile: str, folder: Path) -> tuple[Path, dict]:
+    """The executed chapter and its timing; from the cache if nothing changed."""
     key = fingerprint(inputs(text), profile, platform.python_version())
-    stored = CACHE / text.stem / f"{key}.ipynb"
+    stored = CACHE / text.stem / f"{profile}-{key}.ipynb"
     timing = stored.with_suffix(".json")
-    target = (OUT / text.relative_to(BOOK)).with_suffix(".ipynb")
     if not timing.exists():
         print(f"running {text.name} ...", flush=True)
-        start = time.perf_counter()
-        nb = execute(text, target.parent)
-        seconds = round(time.perf_counter() - start, 1)
-        shutil.rmtree(stored.parent, ignore_errors=True)  # the outdated execution
-        stored.parent.mkdir(parents=True)
+        start = processor_time()
+        nb = execute(text, folder)
+        entry = timed(processor_time() - start, profile)
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        for outdated in stored.parent.glob(f"{profile}-*"):
+            outdated.unlink()
         nbformat.write(nb, stored)
-        timing.write_text(json.dumps(dict(seconds=seconds, profile=profile)))
-    shutil.copyfile(stored, target)
-    return json.loads(timing.read_text())
+        timing.write_text(json.dumps(entry))
+    return stored, json.loads(timing.read_text())
 
 
-def store(text: Path) -> None:
-    """Put the executed notebook beside its text, if it differs."""
-    fresh = (OUT / text.relative_to(BOOK)).with_suffix(".ipynb").read_bytes()
-    target = text.with_suffix(".ipynb")
-    if not target.exists() or target.read_bytes() != fresh:
-        target.write_bytes(fresh)
-        print(f"wrote {target.relative_to(ROOT)}")
+def processor_time() -> float:
+    """Seconds that the kernels which have ended spent computing: no matter who else computes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def timed(seconds: float, profile: str) -> dict:
+    """An entry of the timing record."""
+    machine = ledger.hardware(torch.device("cpu")).replace("(R)", "").replace("(TM)", "")
+    day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return dict(seconds=round(seconds, 1), profile=profile, hardware=machine, date=day)
+
+
+def steady(old: dict | None, new: dict) -> dict:
+    """The stored entry if the new one says the same, so that a rerun changes no tracked file."""
+    same = old and all(old[key] == new[key] for key in ("profile", "hardware"))
+    close = same and abs(old["seconds"] - new["seconds"]) <= STEADY * old["seconds"] + 1
+    return old if close else new
+
+
+def over_budget(times: dict[str, dict], profile: str) -> list[str]:
+    """Which chapters, or all of them together, take too long."""
+    one, all_of_them = BUDGET[profile]
+    seconds = {name: entry["seconds"] for name, entry in times.items()}
+    late = [
+        f"{name} took {s} s, at most {one} are allowed" for name, s in seconds.items() if s > one
+    ]
+    if (total := sum(seconds.values())) > all_of_them:
+        late.append(f"all chapters took {total:.0f} s, at most {all_of_them} are allowed")
+    return late
+
+
+def store(texts: list[Path], executed: dict[str, Path], times: dict[str, dict]) -> None:
+    """Put executed notebooks beside their texts and their times into the record."""
+    record = json.loads(TIMING.read_text()) if TIMING.exists() else {}
+    listed = [text.stem for text in chapters()]
+    record |= {name: steady(record.get(name), entry) for name, entry in times.items()}
+    record = {name: record[name] for name in listed if name in record}
+    write(TIMING, json.dumps(record, indent=1) + "\n")
+    write(BOOK / "status.md", sources.with_status((BOOK / "status.md").read_text(), record))
+    for text in texts:
+        nb = sources.with_time(nbformat.read(executed[text.stem], 4), record[text.stem])
+        write(text.with_suffix(".ipynb"), nbformat.writes(nb) + "\n")
+
+
+def notebook(text: Path, build: Path) -> Path:
+    """The stored notebook of a chapter; if there is none yet, one without outputs."""
+    stored, bare = text.with_suffix(".ipynb"), build / "bare" / f"{text.stem}.ipynb"
+    if stored.exists():
+        return stored
+    bare.parent.mkdir(exist_ok=True)
+    nbformat.write(normalize(jupytext.read(text)), bare)
+    return bare
+
+
+def write(path: Path, text: str) -> None:
+    """Write a tracked file, if that changes it."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+def chosen(numbers: list[str]) -> list[Path]:
+    """The chapters of the given numbers or names; all if none is given."""
+    found = [t for t in chapters() if not numbers or t.stem in numbers or t.name[:2] in numbers]
+    if not found:
+        names = ", ".join(text.stem for text in chapters())
+        sys.exit(f"no chapter {', '.join(numbers)}; there is {names} (listed in book/_toc.yml)")
+    return found
+
+
+def parsed() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("chapters", nargs="*", help="numbers (09) or names; default: all")
+    parser.add_argument("--store", action="store_true", help="put the notebooks into book/")
+    parser.add_argument("--html", action="store_true", help="build the website too")
+    default = os.environ.get("BOOK_PROFILE", "quick")
+    parser.add_argument("--profile", choices=list(BUDGET), default=default)
+    args = parser.parse_args()
+    if args.store and args.profile != "quick":
+        parser.error(f"stored outputs are those of the quick profile, not of {args.profile}")
+    return args
 
 
 def main() -> None:
     """Lay out the sources, run every chapter, note the times."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", action="store_true", help="put the notebooks into book/")
-    args = parser.parse_args()
-    profile = os.environ.setdefault("BOOK_PROFILE", "quick")
-    if args.store and profile != "quick":
-        parser.error(f"stored outputs are those of the quick profile, BOOK_PROFILE is {profile}")
-    lay_out()
-    times = {text.stem: run(text, profile) for text in chapters()}
-    TIMING.write_text(json.dumps(times, indent=2) + "\n")
+    args = parsed()
+    os.environ["BOOK_PROFILE"] = args.profile  # what the chapters see
+    texts = chosen(args.chapters)
+    build = ROOT / "_build" / ("preview-" + "-".join(args.chapters) if args.chapters else "")
+    with sources.alone(build):
+        sources.lay_out(build / "book")
+        results = {text.stem: run(text, args.profile, build / "book") for text in texts}
+        executed = {name: path for name, (path, _) in results.items()}
+        times = {name: entry for name, (_, entry) in results.items()}
+        if args.store:
+            with sources.alone(ROOT / "_build/store"):  # several chapters share the record
+                store(texts, executed, times)
+        others = {t.stem: notebook(t, build) for t in chapters() if t.stem not in executed}
+        sources.place(build / "book", others | executed, times)
+        if args.html:
+            sources.website(build, preview=bool(args.chapters))
+    (build / "timing.json").write_text(json.dumps(times, indent=1) + "\n")
     for name, entry in times.items():
-        print(f"{name:32} {entry['seconds']:7.1f} s  ({entry['profile']})")
-    if args.store:
-        for text in chapters():
-            store(text)
+        print(f"{name:32} {entry['seconds']:7.1f} s  ({entry['profile']}, {entry['hardware']})")
+    if late := over_budget(times, args.profile):
+        sys.exit("\n".join(["over budget:", *late]))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The built site, served on this machine, and a browser that may reach nothing else."""
 
+import contextlib
 import functools
 import http.server
 import os
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-SITE = Path(__file__).resolve().parents[2] / "_build/html"
+ROOT = Path(__file__).resolve().parents[2]
+SITE = Path(os.environ.get("BOOK_SITE", ROOT / "_build/html"))
 PAGES = sorted(
     page.relative_to(SITE).as_posix()
     for page in SITE.rglob("*.html")
@@ -25,15 +27,22 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="session")
-def base():
-    if not PAGES:
-        pytest.fail(f"there is no site in {SITE}; run `make book`")
-    serve = functools.partial(Quiet, directory=SITE)
+@contextlib.contextmanager
+def served(folder):
+    """The address of a folder, served on this machine."""
+    serve = functools.partial(Quiet, directory=folder)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def base():
+    if not PAGES:
+        pytest.fail(f"there is no site in {SITE}; run `make book`")
+    with served(SITE) as address:
+        yield address
 
 
 def executable():
@@ -56,17 +65,23 @@ def browser():
         browser.close()
 
 
+def watched(context, address):
+    """A tab that notes errors and requests to other sites than `address`."""
+    page = context.new_page()
+    page.errors, page.offsite, page.loaded = [], [], []
+    page.on("console", lambda m: m.type == "error" and page.errors.append(m.text))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.route("**/*", functools.partial(gate, page, address))
+    return page
+
+
 @pytest.fixture
 def visit(browser, base):
-    """Open a page; it notes errors, requests to other sites, and the bytes it loads."""
+    """Open a page of the site."""
     context = browser.new_context(viewport=dict(width=1280, height=900))
 
     def open_page(path):
-        page = context.new_page()
-        page.errors, page.offsite = [], []
-        page.on("console", lambda m: m.type == "error" and page.errors.append(m.text))
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.route("**/*", functools.partial(gate, page, base))
+        page = watched(context, base)
         page.goto(base + path, wait_until="networkidle")
         page.wait_for_timeout(300)  # late scripts
         return page
@@ -75,10 +90,28 @@ def visit(browser, base):
     context.close()
 
 
+@pytest.fixture(scope="session")
+def js(browser):
+    """Call a function that a lab exports, once for each tuple of arguments:
+
+    js("lambda-lab", "weights", [(3, 0.5), (4, 0.9)]) -> the two results.
+    """
+    with served(ROOT / "book/labs") as address:
+        page = watched(browser.new_context(), address)
+        page.goto(address + "frame.css")  # any file; modules are imported from beside it
+
+        def call(lab, name, cases):
+            source = f"import('/{lab}.js').then(lab => cases.map(a => lab.{name}(...a)))"
+            return page.evaluate(f"cases => {source}", [list(case) for case in cases])
+
+        yield call
+
+
 def gate(page, base, route):
     """Let requests to our server pass, note and refuse the rest."""
     url = route.request.url
     if url.startswith((base, "data:", "blob:")):
+        page.loaded.append(url)
         return route.continue_()
     page.offsite.append(url)
     return route.abort()

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
 
+import nbformat
 import pytest
 import run_book
 from conftest import BUILDER_PAGES, PAGES, SITE
@@ -12,7 +13,7 @@ from conftest import BUILDER_PAGES, PAGES, SITE
 OURS = [page for page in PAGES if page not in BUILDER_PAGES and page != "index.html"]
 AXE = Path(__file__).with_name("axe.min.js")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
-HEAVIEST = 10e6  # bytes of a page with all it loads
+HEAVIEST, OWN = 8e6, 3e6  # bytes of a page: with all it loads, and without what all pages share
 PHONE = 390  # pixels of width
 
 
@@ -84,8 +85,18 @@ def test_a_picture_without_words_is_noticed():
 def test_a_page_loads_without_errors_or_other_sites(page, visit):
     tab = visit(page)
     assert tab.errors == [] and tab.offsite == []
-    sizes = "performance.getEntriesByType('resource').reduce((s, e) => s + e.decodedBodySize, 0)"
-    assert tab.evaluate(sizes) + (SITE / page).stat().st_size < HEAVIEST
+    files = tab.evaluate(
+        "performance.getEntriesByType('resource').map(e => [e.name, e.decodedBodySize])"
+    )
+    own = (SITE / page).stat().st_size + sum(size for url, size in files if "/_static/" not in url)
+    assert own < OWN and own + sum(size for url, size in files if "/_static/" in url) < HEAVIEST
+
+
+@pytest.mark.parametrize("page", OURS)
+def test_formulas_are_fetched_only_where_there_are_some(page, visit):
+    tab = visit(page)
+    fetched = any("tex-svg.js" in url for url in tab.loaded)
+    assert fetched == bool(tab.locator("article .math").count())
 
 
 @pytest.mark.parametrize("page", OURS)
@@ -123,6 +134,75 @@ def test_a_page_fits_a_phone_and_its_sliders_turn_by_keyboard(page, visit):
         slider.press("ArrowRight")
         assert picture.get_attribute("src") != before and picture.get_attribute("alt") != words
     assert tab.errors == []
+
+
+@pytest.mark.parametrize("page", [p for p in OURS if "dl-lab" in (SITE / p).read_text("utf8")])
+def test_every_control_of_a_lab_changes_what_it_shows_by_keyboard(page, visit):
+    tab = visit(page)
+    for lab in tab.locator(".dl-lab").all():
+        controls = "input[type=range], [role=slider], button, input[type=radio]:not(:checked)"
+        found = lab.locator(controls)
+        assert found.count()
+        for i in range(found.count()):
+            if i < found.count() and found.nth(i).is_enabled():
+                assert moved(lab, found.nth(i)), found.nth(i).evaluate("e => e.outerHTML")[:200]
+    assert tab.errors == [] and tab.offsite == []
+
+
+def moved(lab, control):
+    """Whether any of a control's keys changes the lab's drawings or its words."""
+    kind = control.get_attribute("role") or control.get_attribute("type")
+    keys = {"button": ["Enter"], "radio": ["Space"], "slider": ["ArrowUp", "ArrowDown"]}
+    before = look(lab)
+    for key in keys.get(kind, ["ArrowRight", "ArrowLeft"]):
+        control.focus()
+        control.press(key)
+        lab.page.wait_for_timeout(150)
+        if look(lab) != before:
+            return True
+    return False
+
+
+def look(lab):
+    """What the eye sees of a lab: its drawings and the words beside them."""
+    return lab.evaluate(
+        "e => [...e.querySelectorAll('svg')].map(s => s.innerHTML).join() + e.innerText"
+    )
+
+
+def test_a_dead_control_is_noticed(visit):
+    tab = visit("intro.html")
+    tab.evaluate(
+        "document.querySelector('article').innerHTML += "
+        '\'<div id="dead"><svg></svg><button type="button">Run</button></div>\''
+    )
+    assert not moved(tab.locator("#dead"), tab.locator("#dead button"))
+
+
+def test_the_dark_switch_changes_the_colors(visit):
+    tab = visit("intro.html")
+    color = "getComputedStyle(document.body).backgroundColor"
+    before = tab.evaluate(color)
+    for _ in range(3):  # light, dark, as the system says
+        tab.locator("button.theme-switch-button").first.click()
+        tab.wait_for_timeout(700)
+        if tab.evaluate(color) != before:
+            return
+    pytest.fail("the colors stay the same")
+
+
+NOTEBOOKS = [path.stem for path in run_book.chapters()]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_page_offers_its_notebook_with_and_without_solutions(name, visit):
+    tab = visit(f"{name}.html")
+    links = [a.get_attribute("href") for a in tab.locator(".dropdown-download-buttons a").all()]
+    full, student = (nbformat.read(SITE / link, 4) for link in links[:2])
+    tags = [tag for cell in full.cells for tag in cell.metadata.get("tags", [])]
+    kept = [tag for cell in student.cells for tag in cell.metadata.get("tags", [])]
+    assert "solution" not in kept and kept.count("stub") == tags.count("stub")
+    assert len(full.cells) - len(student.cells) == tags.count("solution")
 
 
 def test_formulas_are_drawn(visit):
