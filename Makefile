@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env book notebooks student lab test mutants test-site pdf tex train doctor lint lock clean
+.PHONY: help env book notebooks student lab test test-slow mutants test-site pdf tex train doctor lint lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -63,6 +63,9 @@ test: $(ENV) ## every test that needs only Python
 	$(BIN)/python -m dreamer_lite.doctor
 	$(BIN)/python -m pytest tests/test_*.py book \
 	  --nbval --nbval-current-env --nbval-sanitize-with tools/nbval.cfg
+
+test-slow: $(ENV) ## V1, V2 and V3 learn two toys each (hours on one core)
+	$(BIN)/python -m pytest tests/test_slow.py -m learning --durations=0 -rA
 
 mutants: $(ENV) ## plants known bugs in a copy of the package; the tests must catch every one (minutes)
 	$(BIN)/python tools/mutants.py

@@ -105,7 +105,7 @@ class Dreamer(nn.Module):
         return states, metrics | {f"loss/{k}": x.detach() for k, x in losses.items()}
 
     def gradients(self, losses: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-        """Each optimizer's gradient of the losses it answers for.
+        """Each optimizer's gradient of the losses it answers for.  {name: []} -> {part: gradients}.
 
         With several optimizers (V1, V2) the actor's loss must not move the model although its
         gradient flows through it: every group is differentiated on its own.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dreamer_lite.distributed import gather_over_ranks
 from dreamer_lite.distributions import BoundedNormal, TanhNormal, TruncNormal, choices
-from dreamer_lite.guard import between, floats, refuse_unread, require, shaped
+from dreamer_lite.guard import between, floats, refuse_unread, require, shaped, width
 from dreamer_lite.networks import Style, readout
 from dreamer_lite.returns import discount_weights, lambda_return
 from dreamer_lite.rssm import State
@@ -116,7 +116,7 @@ def actor_loss(ret, base, logp, entropy, weight, *, rho: float, eta: float, scal
 
 
 def refuse_unlike(ret: Tensor, **terms: Tensor | None) -> None:
-    """Refuses terms of another shape than the returns."""
+    """Refuses terms of another shape than the returns [H,N]."""
     floats("give float32 [H,N]", ret=ret)
     for name, x in terms.items():
         fits = x is None or x.shape == ret.shape
@@ -147,6 +147,7 @@ def replay_return(reward, cont, is_first, bootstrap, gamma: float, lam: float):
     and for fewer than two rows.
     """
     refuse_no_flags(reward, cont=cont, is_first=is_first)
+    between(0, 1, "V3 has 0.997 and 0.95", gamma=gamma, lam=lam)
     last = is_first.roll(-1, 0)  # row t is the last of its episode iff row t+1 is a first one
     last[-1] = False
     trace = lam * (~last[1:]).float()
@@ -185,6 +186,7 @@ class ReturnScale(nn.Module):
         return self.value()
 
     def value(self) -> Tensor:
+        """max(limit, S) as it stands.  []."""
         low, high = self.range
         return (high - low).clamp(min=self.limit)
 
@@ -214,11 +216,13 @@ class Policy(nn.Module):
 
     def __init__(self, cfg: ActorConfig, feat: int, action: ActionSpec, units: int, style: Style):
         super().__init__()
-        self.cfg, self.action = cfg, action
+        self.cfg, self.action, self.feat = cfg, action, feat
         outputs = 2 * action.continuous or sum(action.discrete)
         self.net = readout(feat, units, cfg.layers, outputs, style, cfg.out_scale)
 
     def forward(self, feat: Tensor):
+        """Features [...,F] -> a distribution over actions [...,A]."""
+        width(feat, "feat", self.feat, "give `state.feat`")
         params = self.net(feat)
         if self.action.continuous:
             return self.cfg.continuous(params)
@@ -294,7 +298,7 @@ class Behavior(nn.Module):
         return Dream(states, actions, reward, discount, value, ret, weight)
 
     def losses(self, dream: Dream) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """{actor, critic} and what to watch.  States are detached: the model is not moved."""
+        """{actor, critic} and what to watch, each [].  Detached states: the model is not moved."""
         actor, critic = self.cfg.actor, self.cfg.critic
         feat = dream.states.feat[:-1].detach()
         pi = self.policy(feat)
@@ -319,6 +323,7 @@ class Behavior(nn.Module):
         return losses, metrics
 
     def critic_loss(self, feat: Tensor, target: Tensor, weight: Tensor, slow: float) -> Tensor:
+        """`critic_loss` of the critic at features [H,N,F].  target, weight [H,N] -> []."""
         slow_value = self.slow_value(feat).detach() if slow else None
         return critic_loss(self.head, self.critic(feat), target, weight, slow_value, slow)
 

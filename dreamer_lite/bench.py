@@ -26,7 +26,7 @@ from dreamer_lite.training import make_envs, make_replay, pick_device
 SIDE = 2048  # of the square matrices that tell the machine's rate
 TICKS = 256  # rows per stream to sample from
 LEAST = 0.05  # seconds that one measurement takes at least, so that the clock is fine enough
-Parts = dict[str, Callable[[], object]]
+Parts = dict[str, Callable[[], object]]  # name -> what is timed
 
 
 def measure(
@@ -59,6 +59,7 @@ def measure(
     }
 
 
+# The rows of the table, in their order
 ORDER = (
     *("world model", "imagination", "actor-critic", "optimizer", "update"),
     *("replay", "acting", "environment"),
@@ -129,7 +130,7 @@ def pieces(agent: Dreamer, replay: Replay) -> Parts:
 
 
 def differentiate(losses: dict[str, torch.Tensor], module: torch.nn.Module) -> None:
-    """The backward pass of all losses into a module's parameters."""
+    """The backward pass of all losses, each [], into a module's parameters."""
     params = [p for p in module.parameters() if p.requires_grad]
     torch.autograd.grad(sum(losses.values()), params, allow_unused=True)
 

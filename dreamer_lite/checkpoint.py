@@ -8,6 +8,7 @@ under its name when all of it is on the disk, so a run may be killed at any mome
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -21,10 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dreamer_lite.guard import between
 from dreamer_lite.replay import Damaged, atomic, sha256, sync_folder, write_arrays
 
+# What our files say they are, how they are written, how many checkpoints a run keeps
 FORMAT, VERSION, KEPT = "dreamer_lite checkpoint", 1, 2
-Tensors = dict[str, Tensor]
+Tensors = dict[str, Tensor]  # by name, of any shape
 
 
 # Runs
@@ -39,9 +42,10 @@ def save(
 ) -> Path:
     """Write <logdir>/checkpoints/<step>, then delete all but the last two.
 
-    meta: whatever JSON can hold. extra: called with the unfinished folder to add files to it.
-    If anything fails, the earlier checkpoints are as they were.
+    tensors: of any shape. meta: whatever JSON can hold. extra: called with the unfinished folder to
+    add files to it. If anything fails, the earlier checkpoints are as they were.
     """
+    between(0, math.inf, "the steps done so far", step=step)
     root = Path(logdir) / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
     remove(root.glob(".tmp-*"))
@@ -124,7 +128,7 @@ def remove(paths) -> None:
 
 
 def unshared(tensors: Mapping) -> Tensors:
-    """Own memory for each tensor: a file has no place for two names of one tensor."""
+    """Own memory for each tensor of any shape: a file has no place for two names of one."""
     return {name: torch.as_tensor(x).detach().cpu().clone() for name, x in tensors.items()}
 
 
@@ -135,8 +139,8 @@ def load(
 ) -> tuple[Tensors, dict, Path]:
     """Read the newest complete checkpoint of a run, or one folder -> tensors, meta, folder.
 
-    A damaged one is passed over with a warning that says what is wrong; check(meta, folder) may
-    find it `Damaged` too. Changes nothing on disk.
+    Tensors have any shape. A damaged one is passed over with a warning that says what is wrong;
+    check(meta, folder) may find it `Damaged` too. Changes nothing on disk.
     """
     path = Path(path)
     if (path / "state.json").exists():
@@ -154,7 +158,7 @@ def load(
 
 
 def read(folder: Path, check: Callable[[dict, Path], None]) -> tuple[Tensors, dict, Path]:
-    """One checkpoint, after checking every byte of it."""
+    """One checkpoint, tensors of any shape, after checking every byte of it."""
     state = read_state(folder / "state.json")
     for name, expected in state["files"].items():
         file = folder / name
@@ -208,13 +212,13 @@ def flat(config, prefix: str = "") -> dict:
 
 
 def rng_tensors() -> Tensors:
-    """State of torch's generators, to be saved among the tensors."""
+    """State of torch's generators, uint8 [n], to be saved among the tensors."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"rng/cpu": torch.get_rng_state()} | {f"rng/cuda{i}": s for i, s in enumerate(cuda)}
 
 
 def restore_rng(tensors: Mapping[str, Tensor]) -> None:
-    """Continue the generators of `rng_tensors`, as far as this machine has them."""
+    """Continue the generators of `rng_tensors`, uint8 [n], as far as this machine has them."""
     torch.set_rng_state(tensors["rng/cpu"])
     for i in range(torch.cuda.device_count()):
         if f"rng/cuda{i}" in tensors:
@@ -234,7 +238,7 @@ def save_weights(
 ) -> list[Path]:
     """Write agent.safetensors, or shards below `limit` bytes and their index.json.
 
-    Numbers are stored as `dtype` (None: as they are) unless they would overflow it.
+    Tensors of any shape are stored as `dtype` (None: as they are) unless they would overflow it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -255,7 +259,7 @@ def save_weights(
 
 
 def shrink(x: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A float tensor as `dtype`; two-hot bins reach 4.85e8, half precision 65504."""
+    """A float tensor of any shape as `dtype`; two-hot bins reach 4.85e8, half precision 65504."""
     if dtype is None or not x.is_floating_point():
         return x
     small = x.to(dtype)
@@ -263,7 +267,7 @@ def shrink(x: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def shards(tensors: Tensors, limit: int) -> list[Tensors]:
-    """Fill one group after the other up to `limit` bytes, 64 KiB of which are for the header."""
+    """Tensors of any shape in groups of up to `limit` bytes, 64 KiB of which are for the header."""
     groups, room = [{}], limit - 2**16
     for name, x in tensors.items():
         if x.nbytes > limit - 2**16:
@@ -279,7 +283,7 @@ def shards(tensors: Tensors, limit: int) -> list[Tensors]:
 
 
 def load_weights(path: Path | str) -> tuple[Tensors, dict]:
-    """Read a folder of `save_weights`, or its agent.safetensors -> float32 tensors, config."""
+    """Read a folder of `save_weights`, or its agent.safetensors -> tensors of any shape, config."""
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     files = [folder / "agent.safetensors"] if path.is_dir() else [path]
@@ -294,7 +298,7 @@ def load_weights(path: Path | str) -> tuple[Tensors, dict]:
 
 
 def read_weights(file: Path) -> tuple[Tensors, dict]:
-    """One shard and the config in it."""
+    """One shard, tensors of any shape in float32, and the config in it."""
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}

@@ -25,6 +25,7 @@ from dreamer_lite.distributed import LostRank
 from dreamer_lite.distributions import Categorical
 from dreamer_lite.presets import PRESETS, SIZES, Config, sized
 
+# What `train --help` and `bench --help` say of each preset
 ABOUT = {
     "v1": "DreamerV1 as published: control from 64x64 pixels, one stream",
     "v2": "DreamerV2 as published for Atari (discrete actions)",
@@ -39,8 +40,8 @@ ABOUT = {
     "vector_v1": "DreamerV1 at the size of vector",
     "vector_v2": "DreamerV2 at the size of vector",
 }
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Size = Literal[tuple(SIZES)]
+Device = Literal["auto", "cpu", "cuda", "mps"]  # where to compute
+Size = Literal[tuple(SIZES)]  # a row of `presets.SIZES`
 Settings = Annotated[Config, arg(name="")]  # --replay.ratio rather than --config.replay.ratio
 
 
@@ -63,6 +64,7 @@ class Train:
     tensorboard: bool = False  # write the metrics for TensorBoard too
 
     def run(self) -> None:
+        """Trains, as `training.train` does."""
         check_size(self.config, self.size)
         use_threads(self.threads)
         training.train(
@@ -86,22 +88,23 @@ class Eval:
 
     path: Annotated[Positional[Path], arg(metavar="RUN")]  # a run, checkpoint or milestone
     episodes: int = 10  # how many
-    mode: Literal["sample", "mode"] = "sample"  # draw from the policy, or its likeliest action
+    mode: Literal["paper", "sample", "mode"] = "paper"  # V1, V2: likeliest action, V3: a draw
     seed: int = training.EVALUATION_SEED  # of environments and policy; far from those of training
     device: Device = "auto"  # auto: a CUDA GPU if there is one, else the CPU
     threads: int | None = None  # of the processor; by default as many as PyTorch finds
 
     def run(self) -> None:
+        """Plays and prints."""
         use_threads(self.threads)
         agent, run = training.load_run(self.path, self.device)
-        score = training.evaluate(
-            agent, run["env"], self.episodes, seed=self.seed, mode=self.mode == "mode"
-        )
+        greedy = agent.cfg.behavior.actor.greedy if self.mode == "paper" else self.mode == "mode"
+        mode = "mode" if greedy else "sample"
+        score = training.evaluate(agent, run["env"], self.episodes, seed=self.seed, mode=greedy)
         print(f"{run['env']} at step {run['step']}: {score.mean:.2f} ± {score.sd:.2f} ", end="")
-        print(f"(mean and standard deviation of {self.episodes} episodes, {self.mode})")
+        print(f"(mean and standard deviation of {self.episodes} episodes, {mode})")
         if score.cut:
             print(f"{score.cut} episodes were not over and count as far as they went")
-        asked = {"env": run["env"], "step": run["step"], "mode": self.mode, "seed": self.seed}
+        asked = {"env": run["env"], "step": run["step"], "mode": mode, "seed": self.seed}
         print(json.dumps(asked | score._asdict()))
 
 
@@ -126,6 +129,7 @@ class Dream:
     threads: int | None = None  # of the processor; by default as many as PyTorch finds
 
     def run(self) -> None:
+        """Draws and prints."""
         use_threads(self.threads)
         agent, run = training.load_run(self.path, self.device)
         report.image_key(agent)  # an agent without images is refused before it plays
@@ -167,6 +171,7 @@ class Pack:
     out: Path  # the file to write, e.g. run.zip
 
     def run(self) -> None:
+        """Packs, as `parcel.pack` does."""
         step = parcel.pack(self.logdir, self.out)
         print(f"{self.out}: step {step}, {self.out.stat().st_size / 1e6:.1f} MB")
 
@@ -179,6 +184,7 @@ class Unpack:
     logdir: Path  # the folder to make
 
     def run(self) -> None:
+        """Unpacks, as `parcel.unpack` does."""
         step = parcel.unpack(self.path, self.logdir)
         print(f"{self.logdir}: step {step}; continue it with `dreamer-lite train`")
 
@@ -196,6 +202,7 @@ class Bench:
     out: Path | None = None  # also write the numbers as JSON
 
     def run(self) -> None:
+        """Measures and prints, as `bench.measure` does."""
         check_size(self.config, self.size)
         use_threads(self.threads)
         result = bench.measure(self.config, self.env, device=self.device, repeats=self.repeats)
@@ -222,6 +229,7 @@ class Sweep:
     scale: Path | None = None  # JSON {environment: [score that counts as 0, as 1]}, for a mean
 
     def run(self) -> None:
+        """Runs the sweep and leaves with its exit status."""
         for name in self.presets:
             check_size(PRESETS[name], self.size)
         configs = {name: resized(PRESETS[name], self.size) for name in self.presets}
@@ -239,6 +247,7 @@ class Doctor:
     """Can this machine run the book? One line per question."""
 
     def run(self) -> None:
+        """Asks all questions and leaves with their exit status."""
         sys.exit(doctor.main())
 
 

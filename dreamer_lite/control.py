@@ -20,6 +20,7 @@ import numpy as np
 from gymnasium import spaces
 
 CAMERAS = {"quadruped": 2}  # by body; all others are watched by camera 0 (danijar/dreamer 56d4d44)
+# Why a machine without a screen may not draw, and what helps
 NO_PICTURE = (
     "MuJoCo cannot draw ({}); without a screen it needs EGL (Debian: apt-get install libegl1 "
     "libgl1-mesa-dri) or MUJOCO_GL=osmesa (libosmesa6)"
@@ -55,12 +56,14 @@ class Control(gymnasium.Env):
         self.observation_space = spaces.Dict(parts)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        """A new episode: {name: float32 [n]} and no further news."""
         super().reset(seed=seed)
         if seed is not None:
             self.raw.task.random.seed(seed)
         return vectors(self.raw.reset()), {}
 
     def step(self, action: np.ndarray):
+        """action [A] in motor units -> {name: float32 [n]}, reward, terminated, truncated, {}."""
         reward = 0.0
         for _ in range(self.repeat):
             moment = self.raw.step(action)
@@ -80,6 +83,7 @@ class Control(gymnasium.Env):
             raise RuntimeError(NO_PICTURE.format(error)) from error
 
     def close(self) -> None:
+        """Frees what draws."""
         self.raw.close()
 
 

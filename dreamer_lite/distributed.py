@@ -115,7 +115,7 @@ def talking() -> Iterator[None]:
 
 
 def average(grads: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
-    """The mean over all ranks of every gradient, by one flat all_reduce.
+    """The mean over all ranks of every gradient, of any shape, by one flat all_reduce.
 
     (DistributedDataParallel waits for `backward`; here each optimizer asks `autograd.grad`.)
     """

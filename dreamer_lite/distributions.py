@@ -14,19 +14,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamer_lite.guard import between, require, width
+from dreamer_lite.guard import between, floats, require, shaped, width
 from dreamer_lite.transforms import sigmoid2
 
-LN_2PI = math.log(2 * math.pi)
+LN_2PI = math.log(2 * math.pi)  # ln 2π
 
 
 class Distribution(Protocol):
     """What the rest of the package asks of a distribution over flat vectors [...,n]."""
 
-    def sample(self) -> Tensor: ...
-    def mode(self) -> Tensor: ...
-    def log_prob(self, x: Tensor) -> Tensor: ...
-    def entropy(self) -> Tensor: ...
+    def sample(self) -> Tensor:
+        """A draw, differentiable where the distribution allows it.  [...,n]."""
+
+    def mode(self) -> Tensor:
+        """The likeliest vector.  [...,n]."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """ln p(x) in nats, summed over n.  [...,n] -> [...]."""
+
+    def entropy(self) -> Tensor:
+        """-E ln p in nats, summed over n.  [...]."""
+
+
+def alike(x: Tensor, like: Tensor, name: str = "x") -> None:
+    """Refuses what does not fit to like [...,n]: another n, other axes in front.
+
+    Fine are further axes, several samples for each row, and an axis of 1, one sample for all rows.
+    """
+    axes = list(zip(x.shape[::-1], like.shape[::-1], strict=False))  # the last one first
+    fits = all(a == b or i and 1 in (a, b) for i, (a, b) in enumerate(axes))
+    require(fits, name, f"{list(like.shape)}", x, "give a vector for each row, time first")
 
 
 class DiagNormal(NamedTuple):
@@ -40,10 +57,12 @@ class DiagNormal(NamedTuple):
         return self.mean + self.std * torch.randn_like(self.mean)
 
     def mode(self) -> Tensor:
+        """The mean.  [...,n]."""
         return self.mean
 
     def log_prob(self, x: Tensor) -> Tensor:
         """ln N(x; mean, std²) in nats, summed over n.  [...]."""
+        alike(x, self.mean)
         z = (x - self.mean) / self.std
         return (-0.5 * z**2 - self.std.log() - 0.5 * LN_2PI).sum(-1)
 
@@ -53,11 +72,13 @@ class DiagNormal(NamedTuple):
 
     def kl(self, other: "DiagNormal") -> Tensor:
         """KL(self ‖ other) = Σ ln(σ₂/σ₁) + (σ₁² + (μ₁-μ₂)²) / 2σ₂² - ½, in nats.  [...]."""
+        alike(other.mean, self.mean, "other")
         ratio = (self.std / other.std) ** 2
         shift = ((self.mean - other.mean) / other.std) ** 2
         return 0.5 * (ratio + shift - 1 - ratio.log()).sum(-1)
 
     def detach(self) -> "DiagNormal":
+        """The same without gradient.  [...,n]."""
         return DiagNormal(self.mean.detach(), self.std.detach())
 
 
@@ -98,6 +119,7 @@ class Squashed(NamedTuple):
 
     def log_prob(self, a: Tensor) -> Tensor:
         """ln p(a) in nats, summed over n; ±1 counts as the nearest number inside.  [...]."""
+        alike(a, self.loc, "a")
         return self.at(a.clamp(-1 + 2**-24, 1 - 2**-24).atanh())
 
     def entropy(self) -> Tensor:
@@ -115,7 +137,7 @@ class Truncated(NamedTuple):
     scale: Tensor
 
     def edges(self) -> tuple[Tensor, Tensor]:
-        """Both ends in standard deviations: α = (-1 - loc)/scale, β = (1 - loc)/scale."""
+        """Both ends in standard deviations: α = (-1 - loc)/scale, β = (1 - loc)/scale.  [...,n]."""
         return (-1 - self.loc) / self.scale, (1 - self.loc) / self.scale
 
     def mass(self) -> Tensor:
@@ -142,6 +164,7 @@ class Truncated(NamedTuple):
 
     def log_prob(self, a: Tensor) -> Tensor:
         """ln N(a; loc, scale²) - ln Z in nats, summed over n; -∞ outside of [-1, 1].  [...]."""
+        alike(a, self.loc, "a")
         plain = -0.5 * ((a - self.loc) / self.scale) ** 2 - self.scale.log() - 0.5 * LN_2PI
         return (plain - self.mass().log()).masked_fill(a.abs() > 1, -math.inf).sum(-1)
 
@@ -165,6 +188,8 @@ class OneHots(NamedTuple):
     @staticmethod
     def of(logits: Tensor, unimix: float = 0.0) -> "OneHots":
         """p = (1-u) softmax(logits) + u/K.  logits [...,G,K]; every later use sees the mixture."""
+        require(logits.dim() > 1, "logits", "[..., G, K]", logits, "a die for each group")
+        between(0, 1, "V2 has 0, V3 0.01", unimix=unimix)
         logits = logits.float()
         if not unimix:
             logp = logits.log_softmax(-1)
@@ -195,6 +220,8 @@ class OneHots(NamedTuple):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Σ_g ln p_g(x_g) for flat one-hots x [...,G·K], in nats.  [...]."""
+        groups, classes = self.logp.shape[-2:]
+        width(x, "x", groups * classes, "give flat one-hots, as `sample` does")
         return (x.unflatten(-1, self.logp.shape[-2:]) * self.logp).sum((-2, -1))
 
     def entropy(self) -> Tensor:
@@ -203,28 +230,35 @@ class OneHots(NamedTuple):
 
     def kl(self, other: "OneHots") -> Tensor:
         """KL(self ‖ other) = Σ p₁ (ln p₁ - ln p₂) in nats, summed over the groups.  [...]."""
+        alike(other.logp, self.logp, "other")
         return (self.probs * (self.logp - other.logp)).sum((-2, -1))
 
     def detach(self) -> "OneHots":
+        """The same without gradient.  [...,G,K]."""
         return OneHots(self.probs.detach(), self.logp.detach())
 
 
 class Choices(NamedTuple):
-    """Several independent one-hot choices of different sizes side by side (MultiDiscrete)."""
+    """Several one-hot choices [...,A] of different sizes side by side (MultiDiscrete)."""
 
     parts: tuple[OneHots, ...]
 
     def sample(self) -> Tensor:
+        """One one-hot for each choice, side by side.  [...,A]."""
         return torch.cat([p.sample() for p in self.parts], -1)
 
     def mode(self) -> Tensor:
+        """The most likely class of each choice.  [...,A]."""
         return torch.cat([p.mode() for p in self.parts], -1)
 
     def log_prob(self, x: Tensor) -> Tensor:
+        """Σ ln p over the choices, in nats.  x [...,A] -> [...]."""
         sizes = [p.logp.shape[-1] for p in self.parts]
+        width(x, "x", sum(sizes), "give the one-hots side by side, as `sample` does")
         return sum(p.log_prob(y) for p, y in zip(self.parts, x.split(sizes, -1), strict=True))
 
     def entropy(self) -> Tensor:
+        """Σ of the entropies, in nats.  [...]."""
         return sum(p.entropy() for p in self.parts)
 
 
@@ -235,10 +269,12 @@ class Bernoulli(NamedTuple):
 
     @property
     def mean(self) -> Tensor:
+        """σ(logit), the probability of yes.  [...]."""
         return self.logit.float().sigmoid()
 
     def log_prob(self, x: Tensor) -> Tensor:
         """x ln p + (1-x) ln(1-p), also for soft labels x in [0, 1].  [...]."""
+        shaped(x, "x", self.logit.shape, "one label for each event")
         return -F.binary_cross_entropy_with_logits(self.logit.float(), x, reduction="none")
 
 
@@ -263,11 +299,13 @@ class Gaussian:
 
     @property
     def num_params(self) -> int:
+        """A mean and a raw deviation for each number."""
         return 2 * self.size
 
     def __call__(self, params: Tensor) -> DiagNormal:
         """params [...,2·size] = (mean, raw std) -> N(mean, softplus(raw) + min_std)."""
         width(params, "params", self.num_params, "give mean and raw deviation side by side")
+        floats("give what the network answers", params=params)
         mean, raw = params.float().chunk(2, -1)
         return DiagNormal(mean, self.std(raw) + self.min_std)
 
@@ -292,11 +330,13 @@ class Categorical:
 
     @property
     def num_params(self) -> int:
+        """A logit for each face of each die."""
         return self.size
 
     def __call__(self, params: Tensor) -> OneHots:
         """params [...,G·K] are logits -> OneHots with p = (1-u) softmax + u/K."""
         width(params, "params", self.num_params, "give groups · classes logits")
+        floats("give what the network answers", params=params)
         return OneHots.of(params.unflatten(-1, (self.groups, self.classes)), self.unimix)
 
 
@@ -363,11 +403,13 @@ def halves(params: Tensor) -> tuple[Tensor, Tensor]:
     """The two outputs of a continuous actor: [...,2A] -> [...,A], [...,A] in float32."""
     even = params.dim() > 0 and params.shape[-1] % 2 == 0
     require(even, "params", "[..., 2A]", params, "give mean and raw deviation side by side")
+    floats("give what the network answers", params=params)
     return params.float().chunk(2, -1)
 
 
 def choices(logits: Tensor, sizes: tuple[int, ...], unimix: float) -> OneHots | Choices:
     """One categorical per entry of `sizes`, over adjacent slices of logits [...,Σ sizes]."""
     width(logits, "logits", sum(sizes), f"give one logit for each of the choices {sizes}")
+    floats("give what the network answers", logits=logits)
     parts = [OneHots.of(x[..., None, :], unimix) for x in logits.split(list(sizes), -1)]
     return parts[0] if len(parts) == 1 else Choices(tuple(parts))

@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable
 
-GIB = 2**30
+GIB = 2**30  # bytes
 
 
 class Trouble(Exception):
@@ -157,6 +157,7 @@ def missing(name: str, extra: str) -> str:
     return f"{name} is not installed: pip install -e '.[{extra}]'"
 
 
+# The questions, in their order
 CHECKS = (
     python,
     package,

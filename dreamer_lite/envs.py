@@ -12,6 +12,7 @@ Every episode has its own seed, so a running episode is stored as its seed and i
 """
 
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,12 +27,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorObservationWrap
 from gymnasium.wrappers import AddRenderObservation
 
 from .control import Control
+from .guard import between, pixels
 from .spaces import ActionSpec, ObsSpec
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)  # says when something is resized or flattened
 
 IMAGE_SIZES = (16, 32, 64, 96)  # squares that halve to 4 or 6 pixels; others become DEFAULT_SIZE
-DEFAULT_SIZE = 64
+DEFAULT_SIZE = 64  # pixels a side
 PIXELS = "/pixels"  # an id that ends in it is observed through its own pictures
 
 
@@ -68,9 +70,14 @@ class AtariProtocol:
 
     def __post_init__(self) -> None:
         if self.size not in IMAGE_SIZES:
-            raise ValueError(f"size must be one of {IMAGE_SIZES}, got {self.size}")
+            raise ValueError(f"size must be one of {IMAGE_SIZES}, got {self.size}; 64 is usual")
+        remedy = "see envs.PROTOCOLS"
+        between(0, 1, remedy, sticky=self.sticky)
+        between(0, math.inf, remedy, noop=self.noop)
+        between(1, math.inf, remedy, repeat=self.repeat, max_frames=self.max_frames)
 
 
+# How the papers and this package present Atari games
 PROTOCOLS = {
     "atari100k": AtariProtocol(),
     "atari200m": AtariProtocol(size=96, gray=True, sticky=0.25, all_actions=True),
@@ -94,8 +101,7 @@ def make(
     other id `gymnasium.make(env_id, **kwargs)`; both run in process. If one of these ends in
     "/pixels", what it draws takes the place of its observation: "Pendulum-v1/pixels".
     """
-    if num_envs < 1:
-        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+    between(1, math.inf, "one stream is the least", num_envs=num_envs)
     if env_id.startswith("ALE/"):
         chosen = replace(_protocol(protocol), **kwargs)
         return VectorEnv(_atari(env_id, num_envs, chosen), seed, repeat=chosen.repeat)
@@ -125,7 +131,9 @@ class VectorEnv:
     def __init__(self, raw: gymnasium.vector.VectorEnv, seed: int = 0, repeat: int = 1):
         mode = raw.metadata.get("autoreset_mode")
         if mode != AutoresetMode.NEXT_STEP:
-            raise ValueError(f"raw must have autoreset_mode NEXT_STEP, got {mode}")
+            raise ValueError(
+                f"raw must have autoreset_mode NEXT_STEP, got {mode}; say so where it is made"
+            )
         self.raw, self.seed, self.repeat, self.num_envs = raw, seed, repeat, raw.num_envs
         self._readers = _readers(raw.single_observation_space)
         self.obs_spec: ObsSpec = {key: reader.shape for key, reader in self._readers.items()}
@@ -141,7 +149,7 @@ class VectorEnv:
         self._ended = np.ones(self.num_envs, bool)  # the latest row was a final one
 
     def reset(self) -> Row:
-        """Abandon the running episodes and start the next one of every stream."""
+        """Abandon the running episodes and start the next one of every stream.  [N,...]."""
         everyone = np.ones(self.num_envs, bool)
         self.finished = []
         self._row = self._pack(self._begin(everyone), self._zeros(), 0.0, False, everyone)
@@ -171,7 +179,7 @@ class VectorEnv:
         self.raw.close()
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Everything needed to continue: seeds and actions of the running episodes, latest row."""
+        """To continue: seeds and actions [n,A] of the running episodes, the latest row [N,...]."""
         if self._row is None:
             raise ValueError("there is nothing to store before the first reset()")
         meta = {
@@ -189,7 +197,7 @@ class VectorEnv:
         return meta, arrays
 
     def restore(self, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Row:
-        """Replay the running episodes of `state()` and return its latest row.
+        """Replay the running episodes of `state()` and return its latest row [N,...].
 
         Raises ValueError if the replay arrives at another observation: then the environment
         draws from something else than its seed, and a run on it cannot be continued exactly.
@@ -329,7 +337,8 @@ def clean_action(spec: ActionSpec, action: np.ndarray) -> np.ndarray:
     if action.ndim != 2 or action.shape[1] != spec.size or not np.isfinite(action).all():
         raise ValueError(
             f"action must be finite float32 [N,{spec.size}] for {spec}, got {action.dtype} "
-            f"{list(action.shape)} with {np.isnan(action).sum()} NaNs"
+            f"{list(action.shape)} with {np.isnan(action).sum()} NaNs; give one flat action for "
+            "each stream"
         )
     if not spec.discrete:
         return action.clip(-1, 1)
@@ -399,6 +408,8 @@ def _image_reader(shape: tuple[int, ...], name: str) -> _Reader:
 
 def resize(images: np.ndarray, size: int = DEFAULT_SIZE) -> np.ndarray:
     """Images uint8 [N,H,W,C] to [N,size,size,C] by averaging areas."""
+    pixels("give raw pixels 0..255", axes="[N, H, W, C]", images=images)
+    between(1, math.inf, f"{DEFAULT_SIZE} is usual", size=size)
     frames = [cv2.resize(x, (size, size), interpolation=cv2.INTER_AREA) for x in images]
     return np.stack(frames).reshape(len(images), size, size, images.shape[-1])
 
@@ -446,7 +457,8 @@ def _protocol(protocol: str | AtariProtocol | None) -> AtariProtocol:
         return protocol
     name = protocol or "atari100k"
     if name not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {sorted(PROTOCOLS)}, got {name!r}")
+        names = sorted(PROTOCOLS)
+        raise ValueError(f"protocol must be one of {names}, got {name!r}; or give an AtariProtocol")
     return PROTOCOLS[name]
 
 

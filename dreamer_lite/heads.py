@@ -4,21 +4,24 @@ One protocol: `num_params`, `mean(params)`, `loss(params, target)`. Means and lo
 float32; losses are per element, the caller averages. Targets are never differentiated.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamer_lite.distributions import LN_2PI, Bernoulli
-from dreamer_lite.guard import require, shaped, width
+from dreamer_lite.guard import between, floats, pixels, shaped, width
 from dreamer_lite.transforms import identity, symexp, symexp_bins, symlog, twohot
 
 
 def unit_normal_loss(mean: Tensor, target: Tensor) -> Tensor:
-    """-ln N(target; mean, 1) = ½ (target - mean)² + ½ ln 2π, in nats, entry by entry.
+    """-ln N(target; mean, 1) = ½ (target - mean)² + ½ ln 2π, in nats.  [...], [...] -> [...].
 
     The constant, 0.919 for each number predicted, is why the image loss of V1 and V2 ends at
     11,292 and not at 0. Source: V1, V2: all predictions but the continue flag.
     """
+    shaped(target, "target", mean.shape, "one number for each prediction")
     return 0.5 * (target.detach() - mean) ** 2 + 0.5 * LN_2PI
 
 
@@ -26,6 +29,7 @@ def fits(params: Tensor, target: Tensor, outputs: int) -> None:
     """Refuses what would broadcast into a wrong loss: params [...,outputs], target [...]."""
     width(params, "params", outputs, "give what the head's network answers")
     shaped(target, "target", params.shape[:-1], "one number for each prediction")
+    floats("give float32 numbers", target=target)
 
 
 class NormalHead(nn.Module):
@@ -35,6 +39,7 @@ class NormalHead(nn.Module):
 
     def mean(self, params: Tensor) -> Tensor:
         """[...,1] -> [...]."""
+        width(params, "params", 1, "give what the head's network answers")
         return params.float().squeeze(-1)
 
     def loss(self, params: Tensor, target: Tensor) -> Tensor:
@@ -57,6 +62,7 @@ class TwoHotHead(nn.Module):
         The mirrored form is exactly 0 for a flat softmax; the plain sum is not (the end bins are
         4.9e8 and float32 rounds): it gives -0.25, -0.316 or +1.0 depending on the order.
         """
+        width(params, "params", self.num_params, "give what the head's network answers")
         p = params.float().softmax(-1)
         return ((p - p.flip(-1)) * self.bins).sum(-1) / 2
 
@@ -75,12 +81,13 @@ class SymlogTwoHotHead(nn.Module):
 
     def __init__(self, bins: int = 255):
         super().__init__()
-        require(bins >= 2, "bins", "at least 2", f"{bins}", "the default is 255")
+        between(2, math.inf, "the default is 255", bins=bins)
         self.num_params = bins
         self.register_buffer("bins", torch.linspace(-20, 20, bins), persistent=False)
 
     def mean(self, params: Tensor) -> Tensor:
         """symexp(Σ pᵢ bᵢ).  [...,K] -> [...]."""
+        width(params, "params", self.num_params, "give what the head's network answers")
         return symexp((params.float().softmax(-1) * self.bins).sum(-1))
 
     def loss(self, params: Tensor, target: Tensor) -> Tensor:
@@ -97,6 +104,7 @@ class BernoulliHead(nn.Module):
 
     def mean(self, params: Tensor) -> Tensor:
         """[...,1] -> [...]."""
+        width(params, "params", 1, "give what the head's network answers")
         return Bernoulli(params.squeeze(-1)).mean
 
     def loss(self, params: Tensor, target: Tensor) -> Tensor:
@@ -109,9 +117,9 @@ class BernoulliHead(nn.Module):
 
 
 def raw_image(image: Tensor, like: Tensor) -> Tensor:
-    """Pixels 0..255 as they come from the world -> [0, 1]; refuses other types and shapes."""
+    """Pixels 0..255 [...,H,W,C] as they come from the world -> [0, 1]; refuses other kinds."""
     remedy = "give the pixels of the replay, [..., H, W, C]"
-    require(image.dtype == torch.uint8, "image", "uint8", image, remedy)
+    pixels(remedy, image=image)
     shaped(image, "image", like.shape, remedy)
     return image.float() / 255
 
@@ -154,6 +162,7 @@ class SymlogHead(nn.Module):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """[...,n], [...,n] -> [...]."""
         shaped(target, "target", output.shape, "the vector that was observed")
+        floats("give the vector that was observed", target=target)
         return F.mse_loss(output.float(), symlog(target), reduction="none").sum(-1)
 
 
@@ -169,4 +178,5 @@ class NormalVectorHead(nn.Module):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """[...,n], [...,n] -> [...], in nats."""
         shaped(target, "target", output.shape, "the vector that was observed")
+        floats("give the vector that was observed", target=target)
         return unit_normal_loss(output.float(), target).sum(-1)

@@ -27,9 +27,10 @@ from dreamer_lite.distributions import Categorical
 from dreamer_lite.presets import PRESETS, SIZES, Config, diff, sized
 from dreamer_lite.replay import atomic
 
+# Whose versions a run notes
 PACKAGES = ("dreamer-lite", "torch", "numpy", "gymnasium", "ale-py", "mujoco", "dm_control")
 LIFE = ("commit", "versions", "hardware", "device", "threads", "processes")  # of each life
-Record = dict[str, Any]
+Record = dict[str, Any]  # what run.json holds
 
 
 def describe(cfg: Config, name: str, options: Record, device: torch.device) -> Record:

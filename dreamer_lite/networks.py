@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from dreamer_lite.guard import between, refuse_unread, require
+from dreamer_lite.guard import between, pixels, refuse_unread, require
 from dreamer_lite.spaces import ObsSpec, is_image
 from dreamer_lite.transforms import symlog
 
@@ -23,6 +23,7 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(units, eps=1e-4)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[...,units] -> [...,units] in float32."""
         return super().forward(x.float())  # also where the layers around it run in bfloat16
 
 
@@ -33,11 +34,15 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(units, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[...,units] -> [...,units] in float32."""
         return super().forward(x.float())
 
 
 def trunc_normal(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
-    """V3: normal cut at ±2 std, std = 1.1368 √(1/fan_in); the variance is then 1/fan_in."""
+    """V3: normal cut at ±2 std, std = 1.1368 √(1/fan_in); the variance is then 1/fan_in.
+
+    weight of any shape is filled in place; scale 0 gives exact zeros.
+    """
     std = 1.1368 * scale * math.sqrt(1 / fan_in)
     nn.init.trunc_normal_(weight, 0.0, std, -2 * std, 2 * std) if std else nn.init.zeros_(weight)
 
@@ -45,7 +50,7 @@ def trunc_normal(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
 def glorot_uniform(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
     """V1, V2 (the default of Keras): U(-l, l) with l = √(6 / (fan_in + fan_out)).
 
-    Of a convolution both fans count the pixels of the kernel.
+    Of a convolution [o,i,k,k] both fans count the pixels of the kernel. Fills weight in place.
     """
     area = math.prod(weight.shape[2:]) if weight.dim() == 4 else 1
     fan_out = weight.numel() // max(fan_in, 1) * area
@@ -77,6 +82,7 @@ def finish(units: int, style: Style) -> list[nn.Module]:
 
 def mlp(inputs: int, units: int, layers: int, style: Style) -> nn.Sequential:
     """[...,inputs] -> [...,units] through `layers` hidden layers."""
+    between(1, math.inf, "widths are those of the tensors", inputs=inputs, units=units)
     widths = [inputs] + [units] * layers
     blocks = [
         [linear(i, o, style), *finish(o, style)] for i, o in zip(widths, widths[1:], strict=False)
@@ -99,11 +105,15 @@ class BlockLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, blocks: int, style: Style):
         super().__init__()
+        even = inputs % blocks == outputs % blocks == 0
+        got = f"{inputs} to {outputs} in {blocks} blocks"
+        require(even, "blocks", "a divisor of inputs and outputs", got, "V3 has 8 blocks")
         self.weight = nn.Parameter(torch.empty(blocks, inputs // blocks, outputs // blocks))
         self.bias = nn.Parameter(torch.zeros(blocks, outputs // blocks))
         style.init(self.weight, inputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N,g,in/g] -> [N,g,out/g]."""
         y = torch.bmm(x.transpose(0, 1), self.weight)  # [g,N,out/g]: one matrix product per block
         return y.transpose(0, 1) + self.bias
 
@@ -196,6 +206,7 @@ class ChannelNorm(nn.Module):
         self.layers = nn.Sequential(*finish(channels, style))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N,C,H,W] -> [N,C,H,W]."""
         return self.layers(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -254,7 +265,8 @@ class ConvEncoder(nn.Module):
         self.size = shape[0] // scale * (shape[1] // scale) * depths[-1]
 
     def forward(self, image: Tensor) -> Tensor:
-        require(image.dtype == torch.uint8, "image", "uint8", image, "give raw pixels 0..255")
+        """uint8 [...,H,W,C] -> [...,size]."""
+        pixels("give raw pixels 0..255", image=image)
         x = image.flatten(0, -4).float() / 255 - 0.5  # [N,H,W,C]
         x = self.layers(x.permute(0, 3, 1, 2))  # [N,c,h,w]
         return x.permute(0, 2, 3, 1).flatten(1).unflatten(0, image.shape[:-3])
@@ -279,6 +291,7 @@ class ConvDecoder(nn.Module):
         self.out = conv.up(depths[-1], shape[-1], style)
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:
+        """[...,D], [...,Z] -> [...,H,W,C]."""
         lead, (rows, cols, c) = h.shape[:-1], self.grid
         h, z = h.flatten(0, -2), z.flatten(0, -2)
         x = self.from_h(h.unflatten(-1, (self.blocks, -1)))  # [N,g,h·w·c/g]
@@ -339,6 +352,7 @@ class StrideDecoder(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])  # the last one is linear
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:
+        """[...,D], [...,Z] -> [...,H,W,C]."""
         lead = h.shape[:-1]
         x = self.dense(torch.cat([h, z], -1)).flatten(0, -2).unflatten(-1, self.grid)
         return self.layers(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).unflatten(0, lead)
@@ -392,6 +406,7 @@ class Encoder(nn.Module):
         self.size = units * bool(self.vectors) + sum(c.size for c in self.convs.values())
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
+        """{name: [...,shape]} -> [...,E]."""
         self.check(obs)
         tokens = [self.convs[k](obs[k]) for k in self.images]
         if self.mlp:
@@ -400,7 +415,7 @@ class Encoder(nn.Module):
         return torch.cat(tokens, -1)  # [...,E]
 
     def check(self, obs: dict[str, Tensor]) -> None:
-        """Refuses observations of other names or shapes than the encoder was built for."""
+        """Refuses other names than the encoder was built for, and other shapes than [...,shape]."""
         remedy = "give the observations the agent was built for"
         require(obs.keys() >= self.spec.keys(), "obs", f"{sorted(self.spec)}", f"{[*obs]}", remedy)
         for name, shape in self.spec.items():
@@ -423,6 +438,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, h: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """[...,D], [...,Z] -> {name: [...,shape]}."""
         out = {k: net(h, z) for k, net in self.convs.items()}
         if self.mlp:
             x = self.mlp(torch.cat([h, z], -1))

@@ -10,11 +10,14 @@ from dreamer_lite.guard import between, require
 
 
 def adaptive_clip(grads: list[Tensor], params: list[Tensor], agc: float, floor: float = 1e-3):
-    """AGC, per tensor: g ← g · min(1, agc · max(floor, ‖p‖) / ‖g‖).
+    """AGC, per tensor (any shape): g ← g · min(1, agc · max(floor, ‖p‖) / ‖g‖).
 
     A gradient may not be larger than a share of the weights it moves; the floor lets weights that
     are zero start moving. Source: V3 authors' code `opt.py`.
     """
+    fits = [g.shape for g in grads] == [p.shape for p in params]
+    got = f"{[list(g.shape) for g in grads]}"
+    require(fits, "grads", f"{[list(p.shape) for p in params]}", got, "one for each parameter")
     limits = torch._foreach_norm(params)
     torch._foreach_maximum_(limits, floor)
     torch._foreach_mul_(limits, agc)
@@ -110,7 +113,7 @@ class Optimizer:
         self.second = {k: torch.zeros_like(p) for k, p in params.items()}
 
     def gradients(self, loss: Tensor, retain: bool = False) -> list[Tensor]:
-        """∂loss/∂params of these parameters only: nobody else receives a gradient."""
+        """∂loss/∂params of these parameters only: nobody else receives a gradient.  loss []."""
         return list(
             torch.autograd.grad(
                 loss, list(self.params.values()), retain_graph=retain, materialize_grads=True

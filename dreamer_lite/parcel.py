@@ -36,8 +36,8 @@ from dreamer_lite.replay import (
 )
 from dreamer_lite.training import make_agent, make_envs, make_replay
 
-FORMAT, VERSION = "dreamer_lite parcel", 1
-DIARY = ("config.json", "run.json", "metrics.jsonl")
+FORMAT, VERSION = "dreamer_lite parcel", 1  # what our files say they are
+DIARY = ("config.json", "run.json", "metrics.jsonl")  # a run's own files
 EXTRA = re.compile(r"milestones/\d+/[\w.-]+")  # what else a parcel may bring, and nothing above it
 CHUNK = 64  # rows the world model sees at once
 
@@ -125,7 +125,7 @@ def rebuild(folder: Path, meta: dict, queue: dict) -> None:
 
 
 def build(cfg: Config, env_id: str, tensors: dict[str, Tensor]) -> tuple[Dreamer, Replay]:
-    """The agent of a checkpoint, and an empty replay like the one it learned from."""
+    """The agent of a checkpoint (tensors of any shape), and an empty replay like its own."""
     world = make_envs(cfg, env_id, 1, 0)
     obs, action = world.obs_spec, world.action_spec
     world.close()

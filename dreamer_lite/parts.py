@@ -25,7 +25,7 @@ from dreamer_lite.replay import Damaged, LatentSpec, Replay, atomic, prune, read
 class Part(NamedTuple):
     """What one process holds besides the agent and the replay."""
 
-    tensors: Tensors  # random states, memory while acting, arrays of the running episodes
+    tensors: Tensors  # any shape: random states, memory while acting, running episodes
     meta: dict  # the rest of the episodes, sums of metrics
 
 
@@ -56,7 +56,10 @@ def seed(run: int, step: int = 0) -> int:
 
 
 def save(logdir: Path, step: int, agent: Tensors, part: Part, meta: dict, replay: Replay) -> None:
-    """A checkpoint, to which every process adds its part; all call this at the same step."""
+    """A checkpoint, to which every process adds its part; all call this at the same step.
+
+    agent: the tensors of `training.agent_tensors`, of any shape.
+    """
     alone = distributed.size() == 1
 
     def add(folder: Path) -> None:
@@ -95,7 +98,10 @@ def tidy(logdir: Path) -> None:
 
 
 def read(folder: Path, tensors: Tensors, meta: dict) -> Part | None:
-    """This process's part of a checkpoint; None if another number of processes wrote it."""
+    """This process's part of a checkpoint; None if another number of processes wrote it.
+
+    tensors: those of the whole checkpoint, of any shape.
+    """
     if own() not in names(folder):
         return None
     if own():

@@ -26,11 +26,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from dreamer_lite.guard import between, require
 from dreamer_lite.rssm import State
 from dreamer_lite.spaces import ObsSpec, is_image
 
 CHUNK = 1024  # rows per file on disk
-FIELDS = ("prev_action", "reward", "cont", "is_first")
+FIELDS = ("prev_action", "reward", "cont", "is_first")  # of a row, besides observations
 Columns = dict[str, tuple[str, tuple[int, ...]]]  # name -> dtype, shape of one entry
 
 
@@ -67,7 +68,7 @@ class Sample(NamedTuple):
     """A batch to train on; `start` is the memory just before it, where latents are kept."""
 
     sequence: Sequence
-    start: State | None
+    start: State | None  # [B,.]
     where: Where
 
 
@@ -136,6 +137,7 @@ class Replay:
         episodes: bool = False,
         ends: bool = False,
     ):
+        between(1, math.inf, "one for each environment", streams=streams)
         self.size = capacity // streams  # rows of one stream
         if self.size < 2:
             raise ValueError(
@@ -256,7 +258,9 @@ class Replay:
     def _draw(self, length: int, batch: int, fresh: bool) -> tuple[np.ndarray, np.ndarray]:
         """First row (the context row if there is one) and stream of each window.  [B], [B]."""
         if length < 1 or batch < 1:
-            raise ValueError(f"length and batch must be at least 1, got {length} and {batch}")
+            raise ValueError(
+                f"length and batch must be at least 1, got {length} and {batch}; see ReplayConfig"
+            )
         if not self.can_sample(length):
             what = "episode" if self.episodes else "stream"
             longest = self._longest() if self.episodes else self.total - self.oldest
@@ -413,7 +417,7 @@ class Replay:
 
 
 def flatten(row) -> dict[str, np.ndarray]:
-    """An `envs.Row` as flat named arrays."""
+    """An `envs.Row` as flat named arrays [N,...]."""
     obs = {f"obs/{name}": value for name, value in row.obs.items()}
     return obs | {name: getattr(row, name) for name in FIELDS}
 
@@ -479,6 +483,7 @@ def is_frames(column: np.ndarray) -> bool:
 
 def difference(frames: np.ndarray) -> np.ndarray:
     """x_t XOR x_{t-1}: what did not change becomes zero, and nothing is lost.  [T,...] uint8."""
+    require(frames.dtype == np.uint8, "frames", "uint8 [T, ...]", frames, "give raw pixels 0..255")
     return np.concatenate([frames[:1], frames[1:] ^ frames[:-1]])
 
 
@@ -524,7 +529,7 @@ def write_arrays(path: Path, arrays: dict, metadata: dict[str, str] | None = Non
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file."""
+    """The arrays of a safetensors file, of any shape."""
     try:
         return {name: tensor.numpy() for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:

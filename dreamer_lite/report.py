@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dreamer_lite.agent import Dreamer
+from dreamer_lite.guard import pixels, require
 from dreamer_lite.logger import read_metrics
 from dreamer_lite.replay import Sequence
 from dreamer_lite.rssm import State
@@ -64,13 +65,13 @@ def as_sequence(rows: list) -> Sequence:
 
 
 def at(sequence: Sequence, *index) -> Sequence:
-    """Every field of a Sequence at the same index, e.g. `at(s, slice(5))` for the first rows."""
+    """Every field [T,B,...] at the same index, e.g. `at(s, slice(5))` for the first rows."""
     obs = {k: x[index] for k, x in sequence.obs.items()}
     return Sequence(obs, *(x[index] for x in sequence[1:]))
 
 
 def starts(is_first: Tensor, length: int) -> list[tuple[int, int]]:
-    """(t, stream) of all windows of `length` rows that meet no reset after their first row."""
+    """(t, stream) of all windows of `length` rows without a reset after the first.  [T,B]."""
     resets = is_first.long().cumsum(0)  # [T,B]: equal at both ends of a window without one inside
     same = resets[length - 1 :] == resets[: len(resets) - length + 1]
     return [(int(t), int(b)) for b, t in same.T.nonzero()]
@@ -106,7 +107,7 @@ def memory(agent: Dreamer, sequence: Sequence, time: Tensor, stream: Tensor) -> 
 
 
 def to(sequence: Sequence, device: torch.device) -> Sequence:
-    """The same rows on another device."""
+    """The same rows [T,B,...] on another device."""
     obs = {k: x.to(device) for k, x in sequence.obs.items()}
     return Sequence(obs, *(x.to(device) for x in sequence[1:]))
 
@@ -179,7 +180,7 @@ def watch(agent: Dreamer, sequence: Sequence, rows: int, start: State | None = N
 
 
 def check(sequence: Sequence, context: int) -> None:
-    """Refuse what cannot be compared with a dream."""
+    """Refuse rows [T,B,...] that cannot be compared with a dream."""
     length = len(sequence.reward)
     if not 0 < context < length:
         raise ValueError(f"context must be 1 to {length - 1} of the {length} rows, got {context}")
@@ -221,7 +222,10 @@ def given(actions: Tensor, horizon: int, dreams: int, size: int) -> Tensor:
     expected = (horizon, dreams, size)
     actions = actions if actions.ndim == 3 else actions[:, None].expand(-1, dreams, -1)
     if tuple(actions.shape) != expected:
-        raise ValueError(f"actions must be [H,A] or [H,N,A] = {expected}, got {[*actions.shape]}")
+        raise ValueError(
+            f"actions must be [H,A] or [H,N,A] = {expected}, got {[*actions.shape]}; one flat "
+            "action for each step, time first"
+        )
     return actions
 
 
@@ -233,8 +237,16 @@ def predict(agent: Dreamer, states: State, key: str) -> tuple[np.ndarray, ...]:
     return tuple(x.cpu().numpy() for x in (frames, *numbers))
 
 
+def comparable(truth: np.ndarray, model: np.ndarray) -> None:
+    """Refuses frames that are not both uint8 [...,H,W,C], or differ in shape."""
+    pixels("give frames as they are recorded, 0..255", truth=truth, model=model)
+    same = truth.shape == model.shape
+    require(same, "model", f"uint8 {list(truth.shape)}", model, "compare the same moments")
+
+
 def error(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
-    """128 + (model - truth) / 2, uint8: darker where the model is too dark."""
+    """128 + (model - truth) / 2, uint8 [...,H,W,C]: darker where the model is too dark."""
+    comparable(truth, model)
     return ((model.astype(np.int16) - truth) // 2 + 128).astype(np.uint8)
 
 
@@ -244,6 +256,7 @@ def psnr(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
     uint8 [...,H,W,C] -> [...]. A difference below the rounding to bytes is not resolved, so equal
     frames have 58.9 dB, not infinity.
     """
+    comparable(truth, model)
     difference = (model.astype(np.float64) - truth) / 255
     rounding = 1 / 12 / 255**2  # variance of a number rounded to a byte
     return -10 * np.log10(np.maximum((difference**2).mean((-3, -2, -1)), rounding))
@@ -394,7 +407,7 @@ def save_video(frames: np.ndarray, path: Path | str, fps: float = 10, scale: int
     """Write frames uint8 [T,H,W,1 or 3] as an endless GIF or WebP, `scale` times enlarged."""
     path = Path(path)
     if path.suffix not in (".gif", ".webp"):
-        raise ValueError(f"path must end in .gif or .webp, got {path.name!r}")
+        raise ValueError(f"path must end in .gif or .webp, got {path.name!r}; rename it")
     large = enlarge(rgb(frames), scale * frames.shape[2], frames.shape[2])
     images = [Image.fromarray(x) for x in large]
     options = {"lossless": True} if path.suffix == ".webp" else {}
@@ -411,7 +424,9 @@ STYLES = (
     *(("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":")),
     *(("#56B4E9", "--"), ("#E69F00", "-"), ("#000000", ":")),
 )
+# What a curve may be drawn over
 AXES = {"frame": "frames", "step": "agent steps", "update": "updates", "hours": "hours"}
+# What a curve may show
 METRICS = {"episode/score": "score of training episodes", "eval/score": "score of evaluation"}
 
 
@@ -428,7 +443,7 @@ class Curve(NamedTuple):
 def summarize(paths: list[Path | str], x: str, metric: str, points: int = 200) -> Curve:
     """Runs on a common axis: only where all of them have numbers, linear in between."""
     if x not in AXES:
-        raise ValueError(f"x must be one of {', '.join(AXES)}, got {x!r}")
+        raise ValueError(f"x must be one of {', '.join(AXES)}, got {x!r}; a run logs these")
     runs = [series(path, x, metric) for path in paths]
     low, high = max(r[0, 0] for r in runs), min(r[0, -1] for r in runs)
     if low > high:

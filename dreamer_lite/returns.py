@@ -29,7 +29,7 @@ def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float | 
 
 
 def refuse_misaligned(reward: Tensor, discount: Tensor, value: Tensor, lam) -> None:
-    """What `lambda_return` accepts: three float tensors of one shape, and λ."""
+    """What `lambda_return` accepts: three float tensors of one shape [H,...], and λ."""
     floats("give float32 numbers", reward=reward, discount=discount, value=value)
     if not reward.shape == discount.shape == value.shape:
         raise ValueError(

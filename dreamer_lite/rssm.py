@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dreamer_lite.guard import between, require, shaped
+from dreamer_lite.guard import between, require, shaped, width
 from dreamer_lite.networks import Style, readout
 
 
@@ -30,7 +30,7 @@ class State(NamedTuple):
         return torch.cat([self.h, self.z], -1)
 
     def map(self, f: Callable[[Tensor], Tensor]) -> "State":
-        """f applied to both parts."""
+        """f applied to both parts, h [...,D] and z [...,Z]."""
         return State(f(self.h), f(self.z))
 
 
@@ -43,8 +43,8 @@ class RSSM(nn.Module):
     """cell (h, z, a) -> h;  latent: parameters -> distribution;  E tokens in.
 
     Time first in sequences [T,B,.], no time axis in steps [B,.]. Source: authors' code V1
-    `models.py:10-81`, V2 `common/nets.py:12-180`, V3 `rssm.py:16-176`. `observe`, `imagine` and
-    `follow` raise ValueError for sequences that do not fit together.
+    `models.py:10-81`, V2 `common/nets.py:12-180`, V3 `rssm.py:16-176`. ValueError for sequences
+    that do not fit together (`observe`, `imagine`, `follow`).
     """
 
     def __init__(self, cell, latent, deter, hidden, embed, prior_layers, post_layers, style: Style):
@@ -55,6 +55,7 @@ class RSSM(nn.Module):
 
     def initial(self, batch: int) -> State:
         """The empty memory s_{-1} = 0.  [B,.]."""
+        between(1, math.inf, "one memory for each sequence or stream", batch=batch)
         zeros = self.post_net[-1].weight.new_zeros
         return State(zeros(batch, self.deter), zeros(batch, self.latent.size))
 
@@ -64,6 +65,7 @@ class RSSM(nn.Module):
 
     def prior(self, h: Tensor):
         """p(z_t | h_t).  [...,D] -> distribution over [...,Z]."""
+        width(h, "h", self.deter, "give the memory of a state, `s.h`")
         return self.latent(self.prior_net(h))
 
     def post_params(self, h: Tensor, e: Tensor) -> Tensor:
@@ -103,6 +105,7 @@ class RSSM(nn.Module):
         detached features (V1-V3), so its gradient flows through actions and dynamics only.
         """
         between(1, math.inf, "the papers dream 15 steps", horizon=horizon)
+        shaped(s.h, "s.h", (len(s.h), self.deter), "flatten [T,B] to [N]")
         states, actions = [s], []
         for _ in range(horizon):
             a = policy(s.feat.detach()).sample()
@@ -128,7 +131,7 @@ class RSSM(nn.Module):
         return stack(states)
 
     def check(self, embed: Tensor, prev_action: Tensor, is_first: Tensor, s: State) -> None:
-        """Refuses sequences that do not fit together, or have the batch first."""
+        """Refuses sequences [T,B,.] that do not fit together, or have the batch first."""
         remedy = "every tensor has time first, [T,B]"
         ok = embed.dim() == 3 and embed.numel() > 0
         require(ok, "embed", "[T, B, E], not empty", embed, remedy)

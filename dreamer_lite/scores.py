@@ -7,13 +7,14 @@ rliable, whose numbers these functions give (it needs older packages than the re
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from dreamer_lite.guard import require
+from dreamer_lite.guard import between, require
 from dreamer_lite.logger import read_metrics
 
 Scale = dict[str, tuple[float, float]]  # environment -> the scores that count as 0 and 1
@@ -31,6 +32,8 @@ class Result(NamedTuple):
 
 def iqm(scores: np.ndarray) -> np.ndarray:
     """The mean of what is left when a quarter is cut off at either end.  [...,n] -> [...]."""
+    filled = scores.ndim > 0 and scores.size > 0 and not np.isnan(scores).any()
+    require(filled, "scores", "[..., n], n >= 1, without NaN", scores, "leave out unfinished runs")
     ordered, cut = np.sort(scores, -1), scores.shape[-1] // 4
     return ordered[..., cut : ordered.shape[-1] - cut].mean(-1)
 
@@ -41,6 +44,8 @@ def interval(scores: np.ndarray, draws: int = 2000, level: float = 0.95, seed: i
     Each draw takes as many runs of every task as there are, with replacement.
     """
     require(scores.ndim == 2 and scores.size > 0, "scores", "[runs, tasks]", f"{scores!r}", "stack")
+    between(0, 1, "0.95 is usual", level=level)
+    between(1, math.inf, "2000 is usual", draws=draws)
     chosen = np.random.default_rng(seed).integers(len(scores), size=(draws, *scores.shape))
     drawn = np.take_along_axis(scores[None], chosen, 1).reshape(draws, -1)
     low, high = np.quantile(iqm(drawn), [(1 - level) / 2, (1 + level) / 2])
@@ -70,7 +75,7 @@ def table(results: list[Result], scale: Scale | None = None) -> list[dict[str, A
 
 
 def share(scores: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 at `low`, 1 at `high`: a random player and a human, say."""
+    """0 at `low`, 1 at `high`: a random player and a human, say.  Any shape."""
     require(low != high, "scale", "two different scores", f"{low} and {high}", "see --scale")
     return (scores - low) / (high - low)
 

@@ -7,6 +7,7 @@ that a page can draw ten minutes of training at once and the full profile can ma
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -17,14 +18,15 @@ import torch
 from torch import Tensor
 
 from dreamer_lite import envs, fast, ledger
+from dreamer_lite.guard import between
 from dreamer_lite.optim import LaProp, Optimizer
 from dreamer_lite.presets import PRESETS
 from dreamer_lite.replay import Replay, Sequence, atomic
 from dreamer_lite.report import at, starts
 from dreamer_lite.world_model import ModelConfig, WorldModel
 
-RULE = PRESETS["toy"].optim.model
-Rows = list[dict[str, Any]]
+RULE = PRESETS["toy"].optim.model  # how `fit` moves a model unless told otherwise
+Rows = list[dict[str, Any]]  # of an experiment's table
 
 
 def random_play(env_id: str, steps: int, seed: int = 0, streams: int = 8) -> Replay:
@@ -58,6 +60,7 @@ def fit(
     every: int = 50,
 ) -> Fit:
     """Trains a world model on `data`; the curve holds means over `every` updates."""
+    between(1, math.inf, "see the pages that call it", updates=updates, every=every)
     torch.manual_seed(seed)
     fast.keep_freed_memory()
     obs = {k.removeprefix("obs/"): c[1] for k, c in data.row_columns.items() if "obs/" in k}

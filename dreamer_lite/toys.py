@@ -12,11 +12,13 @@ All draw from the seed given to `reset` and nothing else. Registered as dreamer_
 """
 
 from functools import cache
-from math import gcd
+from math import gcd, inf
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+
+from dreamer_lite.guard import between
 
 SIZE = 16  # pixels per side
 INK = 255  # objects; the background is 0
@@ -70,9 +72,12 @@ class Catch(Toy):
 
     def __init__(self, blank: float = 0.0, noise: int = 0, scale: float = 1.0):
         super().__init__()
+        between(0, 1, "FlickerCatch has 0.2", blank=blank)
+        between(0, 256, "NoisyCatch has 128", noise=noise)
         self.blank, self.noise, self.scale = blank, noise, scale
 
     def reset(self, *, seed=None, options=None):
+        """A new episode: the first frame [16,16,1] and no further news."""
         super().reset(seed=seed)
         self.time, self.paddle = 0, PADDLE_START
         self.column = int(self.np_random.integers(COLUMNS))
@@ -80,6 +85,7 @@ class Catch(Toy):
         return self._frame(), {}
 
     def step(self, action):
+        """Frame [16,16,1], reward (0 on the way, ±scale at the end), terminated, truncated, {}."""
         self.time += 1
         self.paddle = move(self.paddle, int(action))
         self.column, self.velocity = roll(self.column, self.velocity)
@@ -171,6 +177,7 @@ def optimal_return(p: float = 0.2) -> float:
     Dynamic programming over beliefs about (column, velocity). The ball moves deterministically
     from a uniform start and a frame shows it or nothing, so few beliefs are reachable.
     """
+    between(0, 1, "FlickerCatch has 0.2", p=p)
     return expected_value(0, PADDLE_START, first_belief(), p)
 
 
@@ -181,7 +188,7 @@ class OptimalCatcher:
         self.p, self.time, self.paddle, self.belief = p, 0, PADDLE_START, first_belief()
 
     def act(self, image: np.ndarray) -> int:
-        """The best action after the next frame of the episode."""
+        """The best action after the next frame [16,16,1] of the episode."""
         belief = update(self.belief, ball_column(image, self.time))
         action = int(np.argmax(action_values(self.time, self.paddle, belief, self.p)))
         self.time, self.paddle = self.time + 1, move(self.paddle, action)
@@ -190,7 +197,7 @@ class OptimalCatcher:
 
 
 def ball_column(image: np.ndarray, time: int) -> int | None:
-    """Left edge of the ball in a frame of Catch, None if the frame is blank."""
+    """Left edge of the ball in a frame [16,16,1] of Catch, None if the frame is blank."""
     ink = np.flatnonzero(image[LANDING_ROW * time // STEPS, :, 0] == INK)
     return int(ink[0]) if len(ink) else None
 
@@ -210,11 +217,13 @@ class Fork(Toy):
     steps, junction, row = 12, 6, 7
 
     def reset(self, *, seed=None, options=None):
+        """A new episode: the first frame [16,16,1] and no further news."""
         super().reset(seed=seed)
         self.time, self.branch = 0, 0
         return self._frame(), {}
 
     def step(self, action):
+        """Frame [16,16,1], reward (1 for the right bet), terminated, truncated, {}."""
         reward = 0.0
         if self.time == self.junction:
             self.branch = int(self.np_random.choice((-1, 1)))  # image rows grow downwards
@@ -245,9 +254,12 @@ class MiniPong(Toy):
 
     def __init__(self, error: float = 0.3, limit: int = 500):
         super().__init__()
+        between(0, 1, "0.3 is usual", error=error)
+        between(1, inf, "500 steps are usual", limit=limit)
         self.error, self.limit = error, limit
 
     def reset(self, *, seed=None, options=None):
+        """A new episode: the first frame [16,16,1] and no further news."""
         super().reset(seed=seed)
         self.time, self.score = 0, [0, 0]  # opponent, agent
         self.paddles = [6, 6]
@@ -255,6 +267,7 @@ class MiniPong(Toy):
         return self._frame(), {}
 
     def step(self, action):
+        """Frame [16,16,1], reward (±1 a point), terminated, truncated, {}."""
         self.time += 1
         self._move_paddle(1, int(action) - 1)
         if self.np_random.random() >= self.error:
@@ -332,12 +345,14 @@ class Reach(Toy):
         self.action_space = spaces.Box(-1, 1, (2,), np.float32)
 
     def reset(self, *, seed=None, options=None):
+        """A new episode: the first frame [16,16,1] and no further news."""
         super().reset(seed=seed)
         self.time = 0
         self.position, self.target = self.np_random.random((2, 2))
         return self._frame(), {}
 
     def step(self, action):
+        """action [2] -> frame [16,16,1], reward, terminated, truncated, {}."""
         self.time += 1
         moved = self.position + REACH_SPEED * np.asarray(action, np.float64).clip(-1, 1)
         self.position = 1 - abs(1 - abs(moved))  # mirrored at 0 and at 1

@@ -349,7 +349,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device must be auto, cpu, cuda or mps, got {name!r}")
+        raise ValueError(f"device must be auto, cpu, cuda or mps, got {name!r}; auto chooses")
     return torch.device(name)
 
 
@@ -412,7 +412,7 @@ def latent_spec(cfg: Config) -> LatentSpec | None:
 
 
 def agent_tensors(agent: Dreamer) -> dict[str, Tensor]:
-    """Weights under agent/, moments under moment1/ and moment2/."""
+    """Weights under agent/, moments under moment1/ and moment2/, of any shape."""
     tensors = {f"agent/{k}": x for k, x in agent.state_dict().items()}
     for o in agent.optimizers.values():
         tensors |= {f"moment1/{k}": x for k, x in o.first.items()}
@@ -421,7 +421,7 @@ def agent_tensors(agent: Dreamer) -> dict[str, Tensor]:
 
 
 def load_agent(agent: Dreamer, tensors: dict[str, Tensor], meta: dict) -> None:
-    """The inverse of `agent_tensors`, in place, on whatever device the agent is."""
+    """The inverse of `agent_tensors` (any shape), in place, on whatever device the agent is."""
     agent.load_state_dict({k[6:]: x for k, x in tensors.items() if k.startswith("agent/")})
     agent.updates = meta["updates"]
     for part, o in agent.optimizers.items():
@@ -495,7 +495,10 @@ def evaluate(
     numbers are as before afterwards.
     """
     if episodes < 1 or limit < 1:
-        raise ValueError(f"episodes and limit must be at least 1, got {episodes} and {limit}")
+        raise ValueError(
+            f"episodes and limit must be at least 1, got {episodes} and {limit}; 10 and 27000 are "
+            "usual"
+        )
     device = next(agent.parameters()).device
     mode = agent.cfg.behavior.actor.greedy if mode is None else mode
     world = make_envs(agent.cfg, env_id, min(episodes, 8), seed)

@@ -7,7 +7,7 @@ compresses inputs; `twohot` turns regression into classification over bins space
 import torch
 from torch import Tensor
 
-from dreamer_lite.guard import floats, require
+from dreamer_lite.guard import floats, real, require
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -15,11 +15,13 @@ def symlog(x: Tensor) -> Tensor:
 
     Units: those of x in, none out. Source: V3v2, symlog; authors' code `nets.symlog`.
     """
+    real(x=x)
     return x.sign() * x.abs().log1p()
 
 
 def symexp(x: Tensor) -> Tensor:
     """symexp(x) = sign(x) (e^|x| - 1), the inverse of `symlog`.  Any shape.  Source: V3v2."""
+    real(x=x)
     return x.sign() * x.abs().expm1()
 
 
@@ -33,6 +35,7 @@ def sigmoid2(x: Tensor) -> Tensor:
 
     Source: V2 authors' code, option `std_act: sigmoid2` of Gaussian latents, `trunc_normal` actors.
     """
+    real(x=x)
     return 2 * (x / 2).sigmoid()
 
 
@@ -59,7 +62,7 @@ def twohot(x: Tensor, bins: Tensor) -> Tensor:
     in x (it is a target). bins [K], ascending, in the units of x. Source: V3v2; authors' code
     `outs.TwoHot.loss`.
     """
-    floats("give targets as float32, in the units of the bins", x=x)
+    floats("give targets as float32, in the units of the bins", x=x, bins=bins)
     rising = bins.dim() == 1 and len(bins) > 1
     require(rising, "bins", "[K] with K >= 2", bins, "see symexp_bins")
     x = x.detach().clamp(bins[0], bins[-1])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dreamer_lite.distributed import mean_over_ranks
 from dreamer_lite.distributions import Categorical, Gaussian
-from dreamer_lite.guard import between, floats, refuse_unread, require
+from dreamer_lite.guard import between, floats, refuse_unread, require, width
 from dreamer_lite.heads import BernoulliHead, PixelHead, SymlogHead, TwoHotHead
 from dreamer_lite.networks import BlockGRU, Conv, Decoder, Encoder, Style, readout
 from dreamer_lite.rssm import RSSM, State
@@ -143,6 +143,7 @@ class WorldModel(nn.Module):
 
     def reward(self, feat: Tensor) -> Tensor:
         """E[r_t | s_t], the (squashed) reward received on arriving at s_t.  [...,F] -> [...]."""
+        self.check(feat)
         return self.head.mean(self.reward_net(feat))
 
     def discount(self, feat: Tensor) -> Tensor:
@@ -150,9 +151,14 @@ class WorldModel(nn.Module):
 
         Without a continue predictor (V1, V2 on control tasks, which never end): γ.
         """
+        self.check(feat)
         if not self.cont_net:
             return torch.full_like(feat[..., 0], self.cfg.gamma)
         return self.event.mean(self.cont_net(feat))
+
+    def check(self, feat: Tensor) -> None:
+        """Refuses features that are not [...,F]."""
+        width(feat, "feat", self.cfg.deter + self.cfg.latent.size, "give `state.feat`")
 
     def reconstruct(self, s: State) -> dict[str, Tensor]:
         """What the model believes it sees: images in [0, 1] [...,H,W,C], vectors [...,n]."""
@@ -199,7 +205,7 @@ def refuse_rows(batch) -> None:
 
 
 def latent_metrics(q, p) -> dict[str, Tensor]:
-    """What to watch: the unclipped KL and both entropies, in nats."""
+    """What to watch: the unclipped KL and both entropies, in nats, each []."""
     with torch.no_grad():
         return {
             "kl": q.kl(p).mean(),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -191,6 +192,18 @@ def test_eval_acts_as_it_was_told(run, mode, monkeypatch, capsys):
     )
     cli.main(["eval", str(run), "--mode", mode])
     assert asked[0]["mode"] == (mode == "mode")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_eval_acts_as_the_paper_of_its_preset_evaluates(name, monkeypatch, capsys):
+    agent, asked = SimpleNamespace(cfg=PRESETS[name]), []
+    score = training.Score(0, 0, [0], [1])
+    monkeypatch.setattr(training, "load_run", lambda *_: (agent, {"env": ENV, "step": 0}))
+    monkeypatch.setattr(training, "evaluate", lambda *_, **k: asked.append(k["mode"]) or score)
+    cli.main(["eval", "anywhere"])
+    greedy = "v1" in name or "v2" in name  # their authors take the mode; V3's samples
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])["mode"]
+    assert (asked, said) == ([greedy], "mode" if greedy else "sample")
 
 
 def test_runs_checkpoints_milestones_and_files_are_the_same_agent(run):

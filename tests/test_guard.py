@@ -3,11 +3,30 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from gymnasium import spaces
 
-from dreamer_lite import Dreamer, diff, kl_loss, lambda_return, sized, symexp, symlog, twohot
+from dreamer_lite import (
+    Dreamer,
+    checkpoint,
+    diff,
+    envs,
+    kl_loss,
+    lambda_return,
+    replay,
+    report,
+    scores,
+    sized,
+    study,
+    symexp,
+    symlog,
+    toys,
+    training,
+    twohot,
+)
 from dreamer_lite.behavior import (
     BehaviorConfig,
     ReturnScale,
@@ -18,6 +37,7 @@ from dreamer_lite.behavior import (
     replay_return,
 )
 from dreamer_lite.distributions import (
+    Bernoulli,
     BoundedNormal,
     Categorical,
     DiagNormal,
@@ -27,7 +47,8 @@ from dreamer_lite.distributions import (
     TruncNormal,
     choices,
 )
-from dreamer_lite.guard import between, floats, refuse_unread, require, shown
+from dreamer_lite.fast import FastTwoHotHead
+from dreamer_lite.guard import between, floats, pixels, refuse_unread, require, shown
 from dreamer_lite.heads import (
     BernoulliHead,
     NormalHead,
@@ -37,13 +58,16 @@ from dreamer_lite.heads import (
     SymlogHead,
     SymlogTwoHotHead,
     TwoHotHead,
+    unit_normal_loss,
 )
-from dreamer_lite.optim import Adam, LaProp, Optimizer
+from dreamer_lite.networks import BlockLinear, Style, mlp, stages
+from dreamer_lite.optim import Adam, LaProp, Optimizer, adaptive_clip
 from dreamer_lite.presets import V3, ReplayConfig, from_dict
+from dreamer_lite.replay import LatentSpec, Replay
 from dreamer_lite.returns import discount_weights
 from dreamer_lite.rssm import State
 from dreamer_lite.spaces import ActionSpec
-from dreamer_lite.transforms import symexp_bins
+from dreamer_lite.transforms import sigmoid2, symexp_bins
 from dreamer_lite.world_model import KL, ModelConfig
 
 NAN = float("nan")
@@ -53,6 +77,16 @@ INTEGERS, EMPTY = torch.ones(4, 3, dtype=torch.long), torch.zeros(0, 3)
 FLAGS = torch.ones(4, 3, dtype=torch.bool)
 PIXELS = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
 BINS = symexp_bins(5)
+TWO = ActionSpec(continuous=2)
+PARAMS = {  # what turns four outputs of a network into a distribution
+    "Gaussian": Gaussian(2),
+    "dice": Categorical(2, 2),
+    "choices": lambda x: choices(x, (2, 2), 0.0),
+    "V1's action": TanhNormal(),
+    "V2's action": TruncNormal(),
+    "V3's action": BoundedNormal(),
+}
+HEADS = (NormalHead(), BernoulliHead(), TwoHotHead(5), SymlogTwoHotHead(5), FastTwoHotHead(5))
 
 
 def dice(*shape):
@@ -85,6 +119,23 @@ def observed(embed=None, action=None, first=None, start=None):
         torch.zeros(5, 2, dtype=torch.bool) if first is None else first,
     )
     return rssm.observe(*given, start or rssm.initial(2))
+
+
+def memory(**changes):
+    return Replay(
+        **dict(capacity=40, streams=2, obs_spec={"vector": (3,)}, action_size=2) | changes
+    )
+
+
+def added(latent=None, state=None, **changes):
+    obs = {"vector": np.zeros((2, 3), np.float32)}
+    action, reward = np.zeros((2, 2), np.float32), np.zeros(2, np.float32)
+    row = envs.Row(obs, action, reward, np.ones(2, bool), np.zeros(2, bool))
+    memory(latent=latent, online=False).add(row._replace(**changes), state)
+
+
+def model():
+    return tiny.agent().world_model
 
 
 def stepped(grads):
@@ -156,7 +207,7 @@ BAD = {  # what is called: the call, and what the message says
     "event, target": (lambda: BernoulliHead().loss(H[:, :1], H), "target must be [4], got float32"),
     "image of floats": (
         lambda: PixelHead().loss(PIXELS.float(), PIXELS.float()),
-        "image must be uint8, got float32 [2, 8, 8, 3]",
+        "image must be uint8 [..., H, W, C], got float32 [2, 8, 8, 3]",
     ),
     "image of another size": (
         lambda: NormalPixelHead().loss(PIXELS.float(), PIXELS[:, :4]),
@@ -201,7 +252,7 @@ BAD = {  # what is called: the call, and what the message says
     ),
     "rows, a float image": (
         lambda: model_loss(obs=lambda b: b.obs | {"image": b.obs["image"] / 255}),
-        "image must be uint8, got float32 [6, 3, 16, 16, 3]; give raw pixels 0..255",
+        "image must be uint8 [..., H, W, C], got float32 [6, 3, 16, 16, 3]; give raw pixels 0..255",
     ),
     "tokens of one row": (
         lambda: observed(embed=torch.zeros(2, 80)),
@@ -272,6 +323,220 @@ BAD = {  # what is called: the call, and what the message says
         lambda: from_dict({"type": "KL", "forward": True}),
         "KL has no field forward",
     ),
+    # formulas, distributions and heads, once more: each function that is given tensors
+    "symlog of integers": (lambda: symlog(INTEGERS), "x must be a float tensor, got int64 [4, 3]"),
+    "symexp of an array": (lambda: symexp(np.ones(3)), "x must be a float tensor, got float64 [3]"),
+    "deviation of flags": (lambda: sigmoid2(FLAGS), "x must be a float tensor, got bool [4, 3]"),
+    "twohot, NaN bins": (
+        lambda: twohot(H, torch.tensor([0.0, NAN, 1.0])),
+        "bins must be without NaN, got NaN in float32 [3]",
+    ),
+    "normal, another vector": (
+        lambda: normal(4, 3).log_prob(H[:, :2]),
+        "x must be [4, 3], got float32 [4, 2]",
+    ),
+    "normal, batch first": (lambda: normal(4, 3).log_prob(H.T), "x must be [4, 3], got float32 [3"),
+    "normal, KL": (
+        lambda: normal(2, 3, 4).kl(normal(3, 2, 4)),
+        "other must be [2, 3, 4], got float32 [3, 2, 4]",
+    ),
+    "V1's action, width": (
+        lambda: TanhNormal()(torch.zeros(4, 4)).log_prob(H),
+        "a must be [4, 2], got float32 [4, 3]",
+    ),
+    "V2's action, width": (
+        lambda: TruncNormal()(torch.zeros(4, 4)).log_prob(H),
+        "a must be [4, 2], got float32 [4, 3]",
+    ),
+    "dice, log-probability": (
+        lambda: dice(2, 3, 4, 5).log_prob(torch.zeros(2, 3, 5)),
+        "x must be [..., 20], got float32 [2, 3, 5]",
+    ),
+    "dice, KL": (lambda: dice(4, 5).kl(dice(5, 4)), "other must be [4, 5], got float32 [5, 4]"),
+    "dice without groups": (lambda: OneHots.of(H[0]), "logits must be [..., G, K], got float32"),
+    "dice, too uniform": (lambda: OneHots.of(H, 2.0), "unimix must be in [0, 1], got 2.0"),
+    "choices, log-probability": (
+        lambda: choices(torch.zeros(4, 5), (3, 2), 0.0).log_prob(H),
+        "x must be [..., 5], got float32 [4, 3]",
+    ),
+    "event, label": (lambda: Bernoulli(H).log_prob(H.T), "x must be [4, 3], got float32 [3, 4]"),
+    **{
+        f"{kind}, {what}": (lambda f=f, x=x: f(x), message)
+        for kind, f in PARAMS.items()
+        for what, x, message in (
+            ("NaN", torch.full((4, 4), NAN), "must be without NaN, got NaN in float32 [4, 4]"),
+            ("integers", torch.ones(4, 4).long(), "must be a float tensor, got int64 [4, 4]"),
+            ("nothing", torch.zeros(0, 4), "must be not empty, got float32 [0, 4]"),
+            ("width", torch.zeros(4, 5), ", got float32 [4, 5]; give"),
+        )
+    },
+    **{
+        f"mean of {type(head).__name__}": (
+            lambda head=head: head.mean(H),
+            f"params must be [..., {head.num_params}], got float32 [4, 3]",
+        )
+        for head in HEADS
+    },
+    **{
+        f"{what} for {type(head).__name__}": (
+            lambda head=head, x=x: head.loss(torch.zeros(4, head.num_params), x),
+            message,
+        )
+        for head in HEADS
+        for what, x, message in (
+            ("NaN", BROKEN[:, 2], "target must be without NaN, got NaN in float32 [4]"),
+            ("integers", INTEGERS[:, 0], "target must be a float tensor, got int64 [4]"),
+        )
+    },
+    "vector of NaN": (lambda: SymlogHead().loss(H, BROKEN), "target must be without NaN, got NaN"),
+    "plain vector of NaN": (lambda: NormalVectorHead().loss(H, BROKEN), "target must be without N"),
+    "squared error": (lambda: unit_normal_loss(H, H[0]), "target must be [4, 3], got float32 [3]"),
+    "image without height": (
+        lambda: PixelHead().loss(H, PIXELS[0, 0]),
+        "image must be uint8 [..., H, W, C], got uint8 [8, 3]",
+    ),
+    # networks and model
+    "odd blocks": (
+        lambda: BlockLinear(10, 8, 4, Style()),
+        "blocks must be a divisor of inputs and outputs, got 10 to 8 in 4 blocks",
+    ),
+    "layers of nothing": (lambda: mlp(0, 4, 1, Style()), "inputs must be at least 1, got 0"),
+    "odd image": (lambda: stages((20, 30, 1), 8, (1, 2)), "image must be 8..16 pixels and halve"),
+    "memory of nobody": (lambda: model().rssm.initial(0), "batch must be at least 1, got 0"),
+    "prior, width": (lambda: model().rssm.prior(H), "h must be [..., 64], got float32 [4, 3]"),
+    "dream from elsewhere": (
+        lambda: model().rssm.imagine(None, State(H, H), 1),
+        "s.h must be [4, 64], got float32 [4, 3]",
+    ),
+    "reward, width": (lambda: model().reward(H), "feat must be [..., 192], got float32 [4, 3]"),
+    "discount, width": (lambda: model().discount(H), "feat must be [..., 192], got float32 [4, 3]"),
+    "policy, width": (
+        lambda: tiny.agent().behavior.policy(H),
+        "feat must be [..., 192], got float32 [4, 3]",
+    ),
+    "replayed, γ": (
+        lambda: replay_return(H, FLAGS, FLAGS, H, 99.0, 0.95),
+        "gamma must be in [0, 1], got 99.0",
+    ),
+    "replayed, bootstrap": (lambda: returned(bootstrap=H.T), "must have one shape [H,...]"),
+    "clipping others": (
+        lambda: adaptive_clip([H], [H.T], 0.3),
+        "grads must be [[3, 4]], got [[4, 3]]; one for each parameter",
+    ),
+    # memory
+    "no stream": (lambda: memory(streams=0), "streams must be at least 1, got 0"),
+    "no room": (lambda: memory(capacity=3), "capacity must hold 2 rows of each of the 2 streams"),
+    "too many faces": (
+        lambda: memory(latent=LatentSpec(4, 2, 300)),
+        "latent.classes must be 1..256 to fit a byte, got 300",
+    ),
+    "row of float64": (lambda: added(reward=np.zeros(2)), "row reward must be float32 [2], got"),
+    "row of another width": (
+        lambda: added(prev_action=np.zeros((2, 3), np.float32)),
+        "row prev_action must be float32 [2, 2], got float32 [2, 3]",
+    ),
+    "row, stream last": (
+        lambda: added(obs={"vector": np.zeros((3, 2), np.float32)}),
+        "row obs/vector must be float32 [2, 3], got float32 [3, 2]",
+    ),
+    "row of NaN": (
+        lambda: added(reward=np.full(2, NAN, np.float32)),
+        "row reward must be without NaN, got 2 of 2",
+    ),
+    "row of something else": (lambda: added(obs={}), "row must have ['cont', 'is_first', 'obs/vec"),
+    "row without a state": (
+        lambda: added(LatentSpec(4, 2, 3)),
+        "state must be the agent's State at this row, got None",
+    ),
+    "row with another state": (
+        lambda: added(LatentSpec(4, 2, 3), State(torch.zeros(2, 5), torch.zeros(2, 6))),
+        "state must have h [2, 4], z [2, 6], got [2, 5], [2, 6]",
+    ),
+    "windows of nothing": (lambda: memory().sample(0, 1), "length and batch must be at least 1"),
+    "windows of an empty memory": (lambda: memory().sample(9, 1), "asked for length 9 but"),
+    "difference of floats": (
+        lambda: replay.difference(np.zeros((2, 8, 8, 1))),
+        "frames must be uint8 [T, ...], got float64 [2, 8, 8, 1]",
+    ),
+    "more than there is": (lambda: replay.check_memory(2, 1), "replay needs 0.00 GB when full but"),
+    # worlds
+    "no world": (lambda: envs.make("CartPole-v1", 0), "num_envs must be at least 1, got 0"),
+    "unknown world": (lambda: envs.make("Nothing-v0"), "cannot make 'Nothing-v0'"),
+    "unknown protocol": (
+        lambda: envs.make("ALE/Boxing-v5", protocol="mine"),
+        "protocol must be one of ['atari100k', 'atari200m'",
+    ),
+    "protocol, image": (lambda: envs.AtariProtocol(size=50), "size must be one of (16, 32"),
+    "protocol, sticky": (lambda: envs.AtariProtocol(sticky=2.0), "sticky must be in [0, 1], got 2"),
+    "protocol, repeat": (lambda: envs.AtariProtocol(repeat=0), "repeat must be at least 1, got 0"),
+    "step before a reset": (
+        lambda: envs.make("CartPole-v1").step(np.zeros((1, 2))),
+        "step() needs a running episode",
+    ),
+    "action of another width": (
+        lambda: envs.clean_action(TWO, np.zeros((4, 3))),
+        "action must be finite float32 [N,2] for",
+    ),
+    "action of NaN": (lambda: envs.clean_action(TWO, np.full((4, 2), NAN)), "with 8 NaNs; give"),
+    "action without bounds": (
+        lambda: envs.action_spec(spaces.Box(-np.inf, np.inf, (2,))),
+        "is unbounded; the agent acts in [-1, 1]",
+    ),
+    "resizing floats": (
+        lambda: envs.resize(np.zeros((2, 8, 8, 3))),
+        "images must be uint8 [N, H, W, C], got float64 [2, 8, 8, 3]",
+    ),
+    "resizing one image": (
+        lambda: envs.resize(np.zeros((8, 8, 3), np.uint8)),
+        "images must be uint8 [N, H, W, C], got uint8 [8, 8, 3]",
+    ),
+    "toy, blank": (lambda: toys.Catch(blank=2.0), "blank must be in [0, 1], got 2.0"),
+    "toy, noise": (lambda: toys.Catch(noise=300), "noise must be in [0, 256], got 300"),
+    "toy, error": (lambda: toys.MiniPong(error=NAN), "error must be in [0, 1], got nan"),
+    "toy, optimum": (lambda: toys.optimal_return(-1.0), "p must be in [0, 1], got -1.0"),
+    # what is kept, shown and counted
+    "checkpoint before the start": (
+        lambda: checkpoint.save("x", -1, {}, {}),
+        "step must be at least 0, got -1",
+    ),
+    "checkpoint of nothing": (lambda: checkpoint.load("no such run"), "in no such run; check"),
+    "weights of nothing": (lambda: checkpoint.read_weights("nowhere"), "nowhere cannot be read"),
+    "frames of floats": (
+        lambda: report.psnr(PIXELS.numpy() / 1.0, PIXELS.numpy()),
+        "truth must be uint8 [..., H, W, C], got float64 [2, 8, 8, 3]",
+    ),
+    "frames of another size": (
+        lambda: report.error(PIXELS.numpy(), PIXELS.numpy()[:, :4]),
+        "model must be uint8 [2, 8, 8, 3], got uint8 [2, 4, 8, 3]",
+    ),
+    "actions to follow": (
+        lambda: report.given(H, 5, 2, 3),
+        "actions must be [H,A] or [H,N,A] = (5, 2, 3), got [4, 2, 3]",
+    ),
+    "film of another kind": (
+        lambda: report.save_video(PIXELS.numpy(), "x.mp4"),
+        "path must end in .gif or .webp, got 'x.mp4'",
+    ),
+    "mean of nothing": (lambda: scores.iqm(np.zeros(0)), "scores must be [..., n], n >= 1"),
+    "mean of NaN": (lambda: scores.iqm(np.full(4, NAN)), "scores must be [..., n], n >= 1"),
+    "interval of one axis": (
+        lambda: scores.interval(np.zeros(3)),
+        "scores must be [runs, tasks], got array([0., 0., 0.])",
+    ),
+    "interval, level": (
+        lambda: scores.interval(np.zeros((3, 2)), level=95),
+        "level must be in [0, 1], got 95",
+    ),
+    "share of nothing": (
+        lambda: scores.share(np.zeros(3), 1.0, 1.0),
+        "scale must be two different scores, got 1.0 and 1.0",
+    ),
+    "no such device": (lambda: training.pick_device("gpu"), "device must be auto, cpu, cuda or"),
+    "no episode": (
+        lambda: training.evaluate(None, "CartPole-v1", 0),
+        "episodes and limit must be at least 1, got 0 and 27000",
+    ),
+    "no update": (lambda: study.fit(None, None, 0), "updates must be at least 1, got 0"),
     "difference to no settings": (lambda: diff(V3, None), "b must be a Config, got NoneType None"),
 }  # fmt: skip
 
@@ -296,6 +561,15 @@ def test_a_message_has_four_parts():
     with pytest.raises(ValueError, match="^x must be small, got 7; halve it$"):
         require(False, "x", "small", "7", "halve it")
     assert shown(torch.zeros(2, 3)) == "float32 [2, 3]" and shown(7) == "int 7"
+    assert shown(np.zeros((2, 3), np.uint8)) == "uint8 [2, 3]"
+
+
+def test_images_are_bytes_with_the_axes_that_are_asked_for():
+    pixels("why", x=PIXELS, y=PIXELS.numpy()[0])
+    pixels("why", axes="[N, H, W, C]", x=PIXELS)
+    for wrong in (PIXELS.float(), PIXELS[0, 0], None):
+        with pytest.raises(ValueError, match=r"x must be uint8 \[..., H, W, C\]"):
+            pixels("why", x=wrong)
 
 
 def test_numbers_are_looked_at_only_where_that_costs_no_waiting():

@@ -76,6 +76,11 @@ def lay_out(target: Path) -> None:
             shutil.copy2(path, copy)
 
 
+def package() -> list[Path]:
+    """The modules of dreamer_lite."""
+    return sorted((ROOT / "dreamer_lite").rglob("*.py"))
+
+
 def hidden(path: Path) -> bool:
     """Files of editors and tools."""
     return any(part.startswith(".") for part in path.relative_to(BOOK).parts)
@@ -94,6 +99,7 @@ def place(target: Path, executed: dict[str, Path], times: dict[str, dict]) -> No
         local = REPOSITORY_LINK.sub(lambda m: m[0].replace("../", "_code/") + ".html", text)
         (target / f"{stem}.ipynb").write_text(local + "\n", encoding="utf-8")
         student.write(nb, extra / f"_student/{stem}.ipynb")
+    pointed |= {path.relative_to(ROOT).as_posix() for path in package()}  # the API reference does
     codepages.write(sorted(pointed), extra / "_code")
     for page in [*target.glob("*.md"), *target.glob("*.ipynb")]:
         relink(page)
@@ -160,7 +166,8 @@ def website(build: Path, preview: bool) -> None:
 def digest(folder: Path) -> str:
     """A hash of all that the website is made from."""
     total = hashlib.sha256()
-    tools = [ROOT / "_config.yml", ROOT / "constraints.txt", ROOT / "tools/extension.py"]
+    names = ("_config.yml", "constraints.txt", "tools/extension.py", "tools/apipages.py")
+    tools = [*(ROOT / name for name in names), *package()]
     for path in sorted(p for p in folder.rglob("*") if p.is_file()) + tools:
         total.update(str(path).encode() + path.read_bytes())
     return total.hexdigest()

@@ -17,6 +17,7 @@ class Box(NamedTuple):
     y: float
 
 
+# The pieces of the agent, by the names that ARROWS uses
 BOXES = {
     "world": Box("world", 1, 1.0, 2.45),
     "memory": Box("memory  $h_t$", 2, 5.4, 3.0),
