@@ -33,12 +33,12 @@ def control(cfg: Config) -> Config:
 
 
 CASES = {
-    "V1, buttons": Case(TOY_V1, CATCH, 48_000, 0.5),
-    "V2, buttons": Case(TOY_V2, CATCH, 48_000, 0.5),
-    "V3, buttons": Case(TOY, CATCH, 48_000, 0.8),
-    "V1, numbers": Case(TOY_V1, REACH, 48_000, 0.5),
-    "V2, numbers": Case(control(TOY_V2), REACH, 48_000, 0.5),
-    "V3, numbers": Case(TOY, REACH, 48_000, 0.5),
+    "V1, buttons": Case(TOY_V1, CATCH, 192_000, 0.5),
+    "V2, buttons": Case(TOY_V2, CATCH, 192_000, 0.5),
+    "V3, buttons": Case(TOY, CATCH, 192_000, 0.8),
+    "V1, numbers": Case(TOY_V1, REACH, 192_000, 0.5),
+    "V2, numbers": Case(control(TOY_V2), REACH, 192_000, 0.5),
+    "V3, numbers": Case(TOY, REACH, 192_000, 0.5),
 }
 
 
