@@ -191,8 +191,9 @@ export function bars({label, names, values, min, max, step = (max - min) / 40, t
       const at = y(now[i]), zero = y(0);
       dress(bar, {y: Math.min(at, zero), height: Math.max(1, Math.abs(at - zero)), fill: `var(--dl-${tones[i] ?? tone})`}, []);
       text.textContent = fmt(now[i], digits);
-      text.setAttribute("y", Math.max(10, Math.min(at, zero) - 3));
-      const marked = marks[i] !== undefined && marks[i] !== null;
+      const marked = marks[i] !== undefined && marks[i] !== null, above = Math.min(at, zero) - 3;
+      const hidden = marked && Math.abs(y(marks[i]) - (above - 4)) < 8;  // by the mark: go above it
+      text.setAttribute("y", Math.max(10, hidden ? Math.min(above, y(marks[i]) - 3) : above));
       mark.setAttribute("visibility", marked ? "visible" : "hidden");
       if (marked) dress(mark, {y1: y(marks[i]), y2: y(marks[i])}, []);
       if (change) dress(group, {"aria-valuenow": +now[i].toFixed(6), "aria-valuetext": fmt(now[i], digits)}, []);

@@ -123,7 +123,7 @@ const DRAWN = {
 export function mount(root, data) {
   const names = data.names;
   const state = {...PAPERS.V3, hold: 0, family: "die", start: Object.keys(data.starts)[0], moment: 0};
-  let now, trail, steps;
+  let now, trail, steps, ghost = null;  // ghost: the run before this one, from the same start
   const drawn = () => DRAWN[state.family], count = () => now.qs.length;
   const shared = () => Boolean(data.starts[state.start].shared);
   const settings = () => ({dyn: state.alpha * state.beta, rep: (1 - state.alpha) * state.beta,
@@ -153,7 +153,7 @@ export function mount(root, data) {
   };
 
   // --- controls
-  const pick = (key) => (x) => { state[key] = x; run.stop(); begin(); update(); };
+  const pick = (key) => (x) => { state[key] = x; ghost = null; run.stop(); begin(); update(); };
   const start = choice({label: "Start", options: Object.keys(data.starts), value: state.start, change: pick("start")});
   const latent = choice({label: "Latent", options: ["die", "gaussian"], value: "die", change: pick("family")});
   const paper = choice({label: "Paper", options: Object.keys(PAPERS), value: "V3", change: (name) => {
@@ -172,7 +172,13 @@ export function mount(root, data) {
   const place = choice({label: "Floor on", options: PLACES, value: PLACES[1], change: (x) => turn("perStep")(x === PLACES[1])});
   const moment = choice({label: "Moment", options: ["1", "2", "3", "4"], value: "1", change: (x) => { state.moment = x - 1; update(); }});
   const run = player({step, every: 40});
-  const buttons = row(button("Step", step), run.node, button("Back to start", () => { run.stop(); begin(); update(); }));
+  const buttons = row(button("Step", step), run.node, button("Back to start", () => {
+    run.stop();
+    const ways = ["ps", "qs"].map(way);
+    if (Math.max(...ways) > 1e-6) ghost = {trail, way: ways};
+    begin();
+    update();
+  }));
 
   // --- drawings
   const map = s("svg", {viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "Map of all distributions"});
@@ -182,6 +188,7 @@ export function mount(root, data) {
   };
   const put = (side, i, numbers) => {  // moved by hand: a new start
     run.stop();
+    ghost = null;
     (shared() && side === "ps" ? now.ps.map((_, j) => j) : [i]).forEach((j) => { now[side][j] = [...numbers]; });
     rest();
     update();
@@ -206,16 +213,17 @@ export function mount(root, data) {
   // --- the map: points, trails, the free zone
   const point = (side, i) => {
     const prior = side === "ps", tone = `var(--dl-${prior ? "blue" : "orange"})`, chosen = i === state.moment || (prior && shared());
-    const [x, y] = drawn().place(now[side][i]), size = chosen ? 8 : 5;
+    const [x, y] = drawn().place(now[side][i]), size = chosen ? 10 : 5;
     const mark = prior ? s("rect", {x: x - size, y: y - size, width: 2 * size, height: 2 * size, rx: 2, fill: tone})
-      : s("circle", {cx: x, cy: y, r: size + 1, fill: tone});
-    const letter = s("text", {x: x - size - 14, y: y + 4, style: "font-weight:700"}, chosen ? (prior ? "p" : "q") : "");
+      : s("circle", {cx: x, cy: y, r: size, fill: tone});
+    const letter = s("text", {x, y: y + 4, "text-anchor": "middle", style: "font-weight:700;fill:var(--dl-back)"},
+      chosen ? (prior ? "p" : "q") : "");
     return s("g", {opacity: chosen ? 1 : 0.55}, mark, letter);
   };
-  const path = (side, i) => s("path", {
-    d: trail.map((t, k) => `${k ? "L" : "M"}${drawn().place(t[side][i]).map((v) => v.toFixed(1)).join(" ")}`).join(""),
-    fill: "none", stroke: `var(--dl-${side === "ps" ? "blue" : "orange"})`, "stroke-width": 2.5, "stroke-linecap": "round",
-    opacity: i === state.moment ? 0.9 : 0.4,
+  const path = (side, i, along = trail, dotted = false) => s("path", {
+    d: along.map((t, k) => `${k ? "L" : "M"}${drawn().place(t[side][i]).map((v) => v.toFixed(1)).join(" ")}`).join(""),
+    fill: "none", stroke: dotted ? "var(--dl-text)" : `var(--dl-${side === "ps" ? "blue" : "orange"})`, "stroke-width": 2.5, "stroke-linecap": "round",
+    "stroke-dasharray": dotted ? "0.1 6" : "none", opacity: i === state.moment ? 0.9 : 0.4,
   });
   // The pull on each side of the chosen moment: the next step, made long enough to be seen.
   const pull = (next, side) => {
@@ -253,6 +261,7 @@ export function mount(root, data) {
       ...now.qs.flatMap((q, i) => [
         s("path", {d: `M${drawn().place(q).join(" ")}L${drawn().place(now.ps[i]).join(" ")}`, stroke: "var(--dl-grid)", "stroke-dasharray": "2 4"}),
         path("ps", i), path("qs", i)]),
+      ...(ghost ? ["ps", "qs"].map((side) => path(side, state.moment, ghost.trail, true)) : []),
       ...now.qs.flatMap((_, i) => (i === state.moment ? [] : [point("ps", i), point("qs", i)])),
       ...pull(next, "ps"), ...pull(next, "qs"),
     );
@@ -291,20 +300,35 @@ export function mount(root, data) {
     return Math.hypot(a[0] - b[0], a[1] - b[1]) / SIDE;
   };
   const drawTug = (p, q) => {
-    const all = p + q, cut = all > 1e-9 ? 360 * p / all : 180, share = (x) => (all > 1e-9 ? `${Math.round(100 * x / all)} %` : "has not moved");
+    const cutOf = (a, b) => (a + b > 1e-9 ? 360 * a / (a + b) : 180);
+    const all = p + q, cut = cutOf(p, q), share = (x) => (all > 1e-9 ? `${Math.round(100 * x / all)} %` : "has not moved");
     const tone = (name) => (all > 1e-9 ? `var(--dl-${name})` : "var(--dl-shade)");
     tug.replaceChildren(
       s("rect", {x: 0, y: 18, width: cut, height: 14, fill: tone("blue")}),
       s("rect", {x: cut, y: 18, width: 360 - cut, height: 14, fill: tone("orange")}),
-      s("line", {x1: 180, x2: 180, y1: 14, y2: 36, stroke: "var(--dl-text)"}),
+      ...(ghost ? [[0, cutOf(...ghost.way), "blue"], [cutOf(...ghost.way), 360, "orange"]].map(([from, to, name]) =>
+        s("rect", {x: from, y: 36, width: to - from, height: 4, fill: `var(--dl-${name})`})) : []),
+      s("line", {x1: 180, x2: 180, y1: 14, y2: 42, stroke: "var(--dl-text)"}),
       s("text", {x: 0, y: 12, style: "font-weight:600"}, `prior ${share(p)}`),
       s("text", {x: 360, y: 12, "text-anchor": "end", style: "font-weight:600"}, `posterior ${share(q)}`),
     );
     tug.setAttribute("aria-label", `Who moved: prior ${share(p)}, posterior ${share(q)}`);
   };
+  // What looking had told, and what is left of it.
+  const kept = () => {
+    const [then, today] = [trail[0], trail.at(-1)].map((t) => t.qs[state.moment]);
+    if (state.family === "gaussian") return `: ${drawn().words(then)} before, ${drawn().words(today)} now`;
+    const [was, is] = [then, today].map(softmax), top = was.indexOf(Math.max(...was));
+    return `: “${names[top]}” was ${fmt(was[top])} and is ${fmt(is[top])}`;
+  };
   const density = ([m, l]) => range(-5, 5, 101).map((z) => [z, Math.exp(-0.5 * ((z - m) / Math.exp(l)) ** 2 - l) / Math.sqrt(2 * Math.PI)]);
 
+  let frame = 0;  // one drawing per frame of the screen, however many steps there were
   function update() {
+    frame ||= requestAnimationFrame(() => { frame = 0; draw(); });
+  }
+
+  function draw() {
     const {kls, mean, open} = klLoss(state.family, now.qs, now.ps, settings()), i = state.moment, M = count();
     const die = state.family === "die", {dyn, rep} = settings();
     const seen = (node, yes) => { node.style.display = yes ? "" : "none"; };
@@ -322,18 +346,19 @@ export function mount(root, data) {
     const label = [...kls.map((_, k) => String(k + 1)), "mean"];
     costs.draw([...kls, mean], {names: label, tones: [...open.map((o) => (o ? "green" : "muted")), "purple"],
       marks: label.map((_, k) => (state.free > 0 && state.perStep === (k < M) ? state.free : null))});
-    const top = Math.max(1, ...trail.map((t) => Math.max(...t.kls)), state.free);
+    const top = Math.max(1, ...[...trail, ...(ghost?.trail ?? [])].map((t) => Math.max(...t.kls)), state.free);
     const line = (name, tone, value, dashed = false) => ({name, tone, dashed, points: trail.map((t, k) => [k, value(t.kls)])});
     const average = (x) => x.reduce((a, b) => a + b) / M;
-    curve.draw([line(M > 1 ? `moment ${i + 1}` : "KL", "green", (x) => x[i]), ...(M > 1 ? [line("mean", "purple", average, true)] : [])],
-      {x: [0, Math.max(20, steps)], y: [0, Math.ceil(top * 2) / 2], band: state.free > 0 ? [0, Math.min(state.free, Math.ceil(top * 2) / 2)] : null});
+    curve.draw([line(M > 1 ? `moment ${i + 1}` : "KL", "green", (x) => x[i]), ...(M > 1 ? [line("mean", "purple", average, true)] : []),
+      ...(ghost ? [{name: "last run", tone: "muted", points: ghost.trail.map((t, k) => [k, t.kls[i]])}] : [])],
+      {x: [0, Math.max(20, steps, ghost ? ghost.trail.length - 1 : 0)], y: [0, Math.ceil(top * 2) / 2], band: state.free > 0 ? [0, Math.min(state.free, Math.ceil(top * 2) / 2)] : null});
     const p = way("ps"), q = way("qs");
     drawTug(p, q);
     const rests = !open[i] && !state.hold;
-    said.say(`KL(q ‖ p)${M > 1 ? ` of moment ${i + 1}` : ""} = ${fmt(kls[i], 3)} nats after ${steps} steps, ${fmt(trail[0].kls[i], 3)} at the start. ` +
-      `Pull on the prior αβ = ${fmt(dyn)}, on the posterior (1 − α)β = ${fmt(rep)}. ` +
+    said.say(`KL(q ‖ p)${M > 1 ? ` of moment ${i + 1}` : ""} = ${fmt(kls[i], 3)} nats${steps ? ` after ${steps} step${steps > 1 ? "s" : ""}, ${fmt(trail[0].kls[i], 3)} at the start` : ""}. ` +
+      (steps && p + q > 1e-6 ? `The posterior${kept()}. ` : "") + `Pull on the prior αβ = ${fmt(dyn)}, on the posterior (1 − α)β = ${fmt(rep)}. ` +
       (rests ? `${state.perStep || M === 1 ? "It" : "The mean"} is below the floor of ${fmt(state.free)} nats: nothing pulls.`
-        : steps ? `The prior went ${fmt(p)} of the map's width, the posterior ${fmt(q)}.` : "Press Step or Run."));
+        : steps ? "" : "Press Step or Run."));
   }
 
   begin();
@@ -342,10 +367,11 @@ export function mount(root, data) {
     row(paper.node, place.node, moment.node),
     row(alpha.node, free.node, beta.node, hold.node),
     h("div", {class: "dl-two"},
-      h("div", {}, h("p", {class: "dl-title"}, "Drag p or q. Arrows: the pull. Gray: free"), map, buttons,
-        h("p", {class: "dl-title"}, "Who moved?"), tug),
-      h("div", {}, diceBox, bellBox, curve.node, costs.node)),
+      h("div", {}, h("p", {class: "dl-title"}, "Drag p or q"), map,
+        h("p", {class: "dl-note"}, "Arrows: the pull. Gray: a prior in there costs nothing more. Dots: the last run."),
+        buttons, h("p", {class: "dl-title"}, "Who moved? Thin: the last run"), tug),
+      h("div", {}, h("p", {class: "dl-note"}, "Drag the bars. Dashes: where they began."), diceBox, bellBox, curve.node, costs.node)),
     said.node,
   );
-  update();
+  draw();
 }

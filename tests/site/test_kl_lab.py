@@ -1,9 +1,13 @@
 """The mathematics of kl-lab is that of the package: KL, the floors, who is pulled and how hard."""
 
+import re
+
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from dreamer_lite.distributions import DiagNormal, OneHots
+from dreamer_lite.page import Lab
 from dreamer_lite.world_model import kl_loss
 
 SAME = dict(rtol=0, atol=1e-6)
@@ -100,3 +104,69 @@ def test_a_wrong_balance_is_noticed(js):
     (got,) = js("kl-lab", "klLoss", [("die", q.tolist(), p.tolist(), swapped)])
     _, (dq, _) = in_python("die", q, p, **settings)
     assert not torch.allclose(numbers(got["dq"]), dq, **SAME)
+
+
+SURPRISE = dict(
+    die=dict(q=[[0.1, 0.1, 0.8]], p=[[0.8, 0.1, 0.1]]),
+    gaussian=dict(q=[[1.2, 0.4]], p=[[-1.0, 0.8]]),
+)
+DOTS = 'path[stroke-dasharray="0.1 6"]'  # where both sides went in the last run
+
+
+@pytest.fixture
+def lab(browser):
+    """kl-lab as an output of the page carries it; without motion, so that Run is one jump."""
+    context = browser.new_context(reduced_motion="reduce")
+    tab, data = context.new_page(), dict(names=["left", "middle", "right"])
+    tab.errors = []
+    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
+    words = "a map of all dice with three faces, and two points"
+    output = Lab(
+        "kl-lab", data=data | {"starts": {"a surprise": SURPRISE}}, poster=Figure(), alt=words
+    )
+    tab.set_content(output._repr_mimebundle_()["text/html"])
+    tab.locator(".dl-said").wait_for()
+    yield tab
+    assert not tab.errors
+    context.close()
+
+
+def press(tab, name):
+    """Press a button and return what the lab says after the next frame."""
+    tab.get_by_role("button", name=name, exact=True).click()
+    tab.wait_for_timeout(200)
+    return tab.locator(".dl-said").inner_text()
+
+
+def left_of_the_picture(words):
+    """What the posterior believed in the right side before, and what it believes now."""
+    return [float(x) for x in re.search(r"was (\d\.\d+) and is (\d\.\d+)", words).groups()]
+
+
+def test_v3_stops_at_the_floor_and_keeps_what_was_seen(lab):
+    words = press(lab, "Run")
+    assert "below the floor of 1.00 nats: nothing pulls" in words
+    before, after = left_of_the_picture(words)
+    assert before == 0.8 and after > 0.77
+
+
+def test_a_small_share_of_the_prior_makes_the_posterior_forget(lab):
+    lab.get_by_label("free nats").fill("0")
+    kept = []
+    for share in ("0.2", "0.8"):
+        press(lab, "Back to start")
+        lab.get_by_label("α, prior's share").fill(share)
+        kept.append(left_of_the_picture(press(lab, "Run"))[1])
+    assert kept[0] < 0.3 < 0.6 < kept[1]
+
+
+def test_the_last_run_stays_as_dots_until_a_side_is_moved_by_hand(lab):
+    assert lab.locator(DOTS).count() == 0
+    press(lab, "Run")
+    press(lab, "Back to start")
+    assert lab.locator(DOTS).count() == 2
+    words = lab.locator(".dl-said").inner_text()
+    lab.get_by_role("button", name="Prior of moment 1").press("ArrowRight")
+    lab.wait_for_timeout(200)
+    assert lab.locator(DOTS).count() == 0
+    assert lab.locator(".dl-said").inner_text() != words
