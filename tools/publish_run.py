@@ -3,7 +3,8 @@
     python tools/publish_run.py runs/boxing-laptop-s0 --episodes 20
 
 The entry is book/data/runs/<name>/. Weights of an earlier publication are replaced; milestones come
-along. The evaluation of the newest weights is added to eval.jsonl. A run that is still going, or
+along. Two evaluations of the newest weights are added to eval.jsonl, of drawn and of likeliest
+actions; the last line is the one that the paper's protocol asks for. A run that is still going, or
 was interrupted, is published as what it is.
 """
 
@@ -25,11 +26,19 @@ def publish(run: Path, episodes: int) -> Path:
     entry = LEDGER / run.resolve().name
     shutil.rmtree(entry / "checkpoints", ignore_errors=True)
     entry.mkdir(parents=True, exist_ok=True)
+    if started(entry) != started(run):  # another run had this name
+        (entry / "eval.jsonl").unlink(missing_ok=True)
     weights(run, entry)
     record(run, entry)
     if episodes:
         evaluate(run, entry, episodes)
     return entry
+
+
+def started(folder: Path) -> str | None:
+    """When a run began, which tells runs of one name apart."""
+    path = folder / "run.json"
+    return json.loads(path.read_text())["started"] if path.exists() else None
 
 
 def weights(run: Path, entry: Path) -> None:
@@ -51,14 +60,17 @@ def record(run: Path, entry: Path) -> None:
 
 
 def evaluate(run: Path, entry: Path, episodes: int) -> None:
-    """One more line of eval.jsonl, for the newest weights and the sampled policy."""
+    """Two more lines of eval.jsonl, for the newest weights; the paper's protocol comes last."""
     agent, about = training.load_run(run)
-    with torch.random.fork_rng():
-        torch.manual_seed(training.EVALUATION_SEED)
-        score = training.evaluate(agent, about["env"], episodes)
-    line = {"step": about["step"], "mode": "sample", **score._asdict()}
+    paper = agent.cfg.behavior.actor.greedy
     with open(entry / "eval.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        for mode in (not paper, paper):
+            with torch.random.fork_rng():
+                torch.manual_seed(training.EVALUATION_SEED)
+                score = training.evaluate(agent, about["env"], episodes, mode=mode)
+            name = "mode" if mode else "sample"
+            line = {"step": about["step"], "mode": name, **score._asdict()}
+            file.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":
