@@ -12,7 +12,9 @@ from torch.autograd.function import once_differentiable
 
 from dreamer_lite import native
 from dreamer_lite.distributions import Categorical, OneHots
+from dreamer_lite.fast_conv import FastConvTranspose2d, pair
 from dreamer_lite.fast_rssm import FastBlockGRU, FastRSSM
+from dreamer_lite.guard import width
 from dreamer_lite.heads import PixelHead, TwoHotHead, fits
 from dreamer_lite.networks import BlockGRU, RMSNorm
 from dreamer_lite.rssm import RSSM
@@ -82,9 +84,13 @@ class _Stack(torch.autograd.Function):
 
 
 class FastSequential(nn.Sequential):
-    """A Sequential in which a row of Linear, RMSNorm and SiLU runs as one function."""
+    """A Sequential in which a row of Linear, RMSNorm and SiLU runs as one function.
+
+    So do a convolution and what halves or doubles the image beside it.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [...,I] -> [...,O], or images [N,I,H,W] -> [N,O,H',W']."""
         layers = list(self)
         while layers:
             taken, blocks, params = stack(layers)
@@ -96,6 +102,9 @@ class FastSequential(nn.Sequential):
             elif normed(layers):
                 flat = x.reshape(-1, x.shape[-1]).float()
                 x = _RMSNormSiLU.apply(flat, layers[0].weight, layers[0].eps).view(x.shape)
+                layers = layers[2:]
+            elif conv := pair(layers, x):
+                x = conv(*layers[:2], x)
                 layers = layers[2:]
             else:
                 x = layers.pop(0)(x)
@@ -109,7 +118,7 @@ def normed(layers: list[nn.Module]) -> bool:
 
 
 def stack(layers: list[nn.Module]) -> tuple[int, list[tuple[bool, float | None]], list[Tensor]]:
-    """How many of the first layers `_Stack` can do, and its blocks and parameters for them."""
+    """How many of the first layers `_Stack` can do, its blocks, its parameters (any shape)."""
     blocks, params, i = [], [], 0
     while i < len(layers):
         dense = type(layers[i]) is nn.Linear and layers[i].bias is not None
@@ -126,40 +135,6 @@ def stack(layers: list[nn.Module]) -> tuple[int, list[tuple[bool, float | None]]
 
 
 # --- images -------------------------------------------------------------------------------------
-
-
-class _LastUp(torch.autograd.Function):
-    """A transposed 4×4 convolution with stride 2 to few channels: a matrix product and a sum.
-
-    x [n,h,w,C], weight [C,4,4,o] -> [n,2h,2w,o]. The library's takes three times as long.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        taps = x.flatten(0, -2) @ weight.flatten(1)
-        return native.fold(taps, bias, *x.shape[:3])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, weight = ctx.saved_tensors
-        taps = native.unfold(grad.contiguous(), *x.shape[:3])  # [n·h·w,16·o]
-        grad_weight = x.flatten(0, -2).T @ taps
-        grad_x = (taps @ weight.flatten(1).T).view_as(x)
-        return grad_x, grad_weight.view_as(weight), grad.sum((0, 1, 2))
-
-
-class FastConvTranspose2d(nn.ConvTranspose2d):
-    """The last layer of a decoder: one or three channels from many."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        shape = self.kernel_size, self.stride, self.padding, self.out_channels <= 4
-        if shape != ((4, 4), (2, 2), (1, 1), True) or not native.usable(x, self.weight):
-            return super().forward(x)
-        weight = self.weight.permute(0, 2, 3, 1).contiguous()  # [C,4,4,o]
-        y = _LastUp.apply(x.permute(0, 2, 3, 1).contiguous(), weight, self.bias)
-        return y.permute(0, 3, 1, 2)
 
 
 class _PixelLoss(torch.autograd.Function):
@@ -180,6 +155,7 @@ class FastPixelHead(PixelHead):
     """Bytes are compared where they are, without a copy as numbers."""
 
     def loss(self, logits: Tensor, image: Tensor) -> Tensor:
+        """logits [...,H,W,C], image uint8 [...,H,W,C] -> [...]."""
         fits = image.dtype == torch.uint8 and image.shape == logits.shape
         if not fits or not native.usable(logits):
             return super().loss(logits, image)
@@ -209,6 +185,8 @@ class FastTwoHotHead(TwoHotHead):
     """Half of the mirrored sum, and a loss that touches two bins instead of 255."""
 
     def mean(self, params: Tensor) -> Tensor:
+        """[...,K] -> [...]."""
+        width(params, "params", self.num_params, "give what the head's network answers")
         if native.usable(params) and not (torch.is_grad_enabled() and params.requires_grad):
             flat = params.reshape(-1, self.num_params).contiguous()
             return native.twohot_mean(flat, self.bins).view(params.shape[:-1])
@@ -216,6 +194,7 @@ class FastTwoHotHead(TwoHotHead):
         return (p[..., -half:] - p[..., :half].flip(-1)) @ self.bins[-half:]
 
     def loss(self, params: Tensor, target: Tensor) -> Tensor:
+        """[...,K], [...] -> [...], in nats."""
         fits(params, target, self.num_params)
         if native.usable(params):
             flat = params.reshape(-1, self.num_params).contiguous()
@@ -251,6 +230,7 @@ class FastCategorical(Categorical):
     """Softmax, mixture and logarithm in one pass."""
 
     def __call__(self, params: Tensor) -> OneHots:
+        """params [...,G·K] -> p and ln p [...,G,K]."""
         if not native.usable(params):
             return super().__call__(params)
         x = params.unflatten(-1, (self.groups, self.classes)).contiguous()
@@ -259,6 +239,7 @@ class FastCategorical(Categorical):
 
 # --- swapping -----------------------------------------------------------------------------------
 
+# A layer and its fast twin, which has the same parameters
 SWAPS = {
     nn.Sequential: FastSequential,
     nn.ConvTranspose2d: FastConvTranspose2d,

@@ -16,7 +16,7 @@ from dreamer_lite.distributions import Categorical
 from dreamer_lite.networks import BlockGRU, RMSNorm, gates
 from dreamer_lite.rssm import RSSM, State
 
-Grads = dict[nn.Parameter, Tensor]
+Grads = dict[nn.Parameter, Tensor]  # a parameter (any shape), its gradient
 
 
 # --- layers that run one step of time after another ----------------------------------------------
@@ -32,6 +32,7 @@ class Dense:
         self.y = self.ys.unbind(0)
 
     def forward(self, t: int, x: Tensor) -> Tensor:
+        """x [B,I] -> y_t [B,O], kept for the way back."""
         return torch.addmm(self.bias[t], x, self.turned, out=self.y[t])
 
 
@@ -45,19 +46,22 @@ class Hidden(Dense):
         self.out = self.outs.unbind(0)
 
     def forward(self, t: int, x: Tensor) -> Tensor:
+        """x [B,I] -> [B,O]."""
         super().forward(t, x)
         return self.activate(t)
 
     def activate(self, t: int) -> Tensor:
+        """silu(norm(y_t)) of what `y[t]` holds.  [B,O]."""
         return native.rms_silu(self.y[t], self.scale, self.eps, self.out[t])
 
     def begin_backward(self) -> None:
+        """Room for the gradients of all steps."""
         self.grads = torch.empty_like(self.ys)
         self.grad = self.grads.unbind(0)
         self.total = self.scale.new_zeros(torch.get_num_threads(), len(self.scale))
 
     def backward(self, t: int, grad: Tensor) -> Tensor:
-        """Of what the norm was given: ∂/∂(W x_t + b_t)."""
+        """Of what the norm was given: ∂/∂(W x_t + b_t).  [B,O] -> [B,O]."""
         native.rms_silu_backward(grad, self.y[t], self.scale, self.eps, self.grad[t], self.total)
         return self.grad[t]
 
@@ -85,16 +89,18 @@ class Net:
         self.last = Dense(*given[-1], steps, batch)
 
     def forward(self, t: int, x: Tensor) -> Tensor:
+        """x [B,I] -> [B,O]."""
         for layer in self.hidden:
             x = layer.forward(t, x)
         return self.last.forward(t, x)
 
     def begin_backward(self) -> None:
+        """Room for the gradients of all layers."""
         for layer in self.hidden:
             layer.begin_backward()
 
     def backward(self, t: int, grad: Tensor) -> Tensor:
-        """∂ of the first layer's W x + b; the product with W is left to the caller."""
+        """∂ of the first layer's W x + b [B,U]; the product with W is left to the caller."""
         after = self.last
         for layer in reversed(self.hidden):
             grad = layer.backward(t, grad @ after.weight)
@@ -124,6 +130,7 @@ class FastBlockGRU(BlockGRU):
     """The shared inputs meet all blocks in one dense product instead of eight copies."""
 
     def forward(self, h: Tensor, z: Tensor, a: Tensor) -> Tensor:
+        """[B,D], [B,Z], [B,A] -> [B,D]."""
         a = a / a.detach().abs().clamp(min=1)
         shared = torch.cat([self.in_h(h), self.in_z(z), self.in_a(a)], -1)
         own, dense = self.weights()
@@ -163,7 +170,7 @@ class Cell:
         self.pre = self.pres.unbind(0)
 
     def forward(self, t: int, h: Tensor, z: Tensor, out: Tensor) -> None:
-        """h_t from the step before; the action's part of `shared` is there already."""
+        """h_t [B,D] from the step before; the action's part of `shared` is there already."""
         self.in_h.forward(t, h)
         self.in_z.forward(t, z)
         x = Dense.forward(self.mix, t, self.shared[t])
@@ -173,6 +180,7 @@ class Cell:
         native.gates(self.pre[t], self.bias, h, out)
 
     def begin_backward(self) -> None:
+        """Room for the gradients, and the weights turned round."""
         for layer in (self.in_h, self.in_z, self.in_a, self.mix):
             layer.begin_backward()
         self.own_turned = self.own.transpose(1, 2).contiguous()
@@ -180,7 +188,7 @@ class Cell:
         self.dpre, self.dshared = torch.empty_like(self.pres), torch.empty_like(self.shared)
 
     def backward(self, t: int, grad: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the state before, from that of h_t; what goes to the action is kept for later."""
+        """Of the state before, [B,D], [B,Z], from that of h_t; the action's is kept for later."""
         dh, dx = torch.empty_like(h), torch.empty_like(h)
         native.gates_backward(grad, self.pre[t], self.bias, h, self.dpre[t], dh)
         torch.bmm(self.split(self.dpre[t]), self.gates_turned, out=self.split(dx))
@@ -247,6 +255,7 @@ class Observation:
         self.z, self.z_before = (new(steps, batch, rssm.latent.size) for _ in range(2))
 
     def forward(self, h: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """From the state before, [B,D] and [B,Z], to h, z and logits of all steps [T,B,.]."""
         latent, steps = self.rssm.latent, len(self.embed)
         noise = torch.rand(*self.embed.shape[:2], latent.groups)
         for t, a in enumerate(self.action):
@@ -261,7 +270,7 @@ class Observation:
         return self.h, self.z, self.post.last.ys
 
     def backward(self, grad_h: Tensor, grad_z: Tensor, grad_logits: Tensor):
-        """Through time; returns the gradient of `embed` and those of the parameters."""
+        """Through time, [T,B,.]; returns the gradient of `embed` and those of the parameters."""
         latent, logits, grad_logits = self.rssm.latent, self.post.last.y, grad_logits.clone()
         self.cell.begin_backward()
         self.post.begin_backward()
@@ -277,6 +286,7 @@ class Observation:
         return self.parameters(grad_logits)
 
     def parameters(self, grad_logits: Tensor) -> tuple[Tensor, Grads]:
+        """Gradient of `embed` [T,B,E] and those of the parameters, from [T,B,G·K]."""
         first, layer = self.rssm.post_net[0], self.post.hidden[0]
         grads = self.cell.parameters(self.h_before, self.z_before, self.action)
         grads |= self.post.parameters(grad_logits)
@@ -287,10 +297,11 @@ class Observation:
 class Joined(State):
     """States whose h and z lie side by side already."""
 
-    joined: Tensor
+    joined: Tensor  # [...,D+Z]
 
     @property
     def feat(self) -> Tensor:
+        """[h; z] without copying.  [...,D+Z]."""
         return self.joined
 
 
@@ -298,7 +309,7 @@ class FastRSSM(RSSM):
     """Observes and imagines in few calls; one step, and whatever differs from V3, is readable."""
 
     def suits(self, *tensors: Tensor) -> bool:
-        """Whether the fast loops can run this model on these tensors."""
+        """Whether the fast loops can run this model on these tensors (any shape)."""
         return (
             type(self.cell) is FastBlockGRU
             and all(normed(net) for net in (self.cell.in_h, self.cell.in_z, self.cell.in_a))
@@ -309,6 +320,7 @@ class FastRSSM(RSSM):
         )
 
     def observe(self, embed: Tensor, prev_action: Tensor, is_first: Tensor, s: State):
+        """As `RSSM.observe`: [T,B,E], [T,B,A], [T,B], [B,.] -> states [T,B,.] and q."""
         self.check(embed, prev_action, is_first, s)
         if s.h.requires_grad or s.z.requires_grad or not self.suits(embed, prev_action, *s):
             return super().observe(embed, prev_action, is_first, s)
@@ -317,6 +329,7 @@ class FastRSSM(RSSM):
         return State(h, z), self.latent(logits)
 
     def imagine(self, policy: Callable, s: State, horizon: int) -> tuple[State, Tensor]:
+        """As `RSSM.imagine`: [N,.] -> states [H+1,N,.] and actions [H,N,A]."""
         if torch.is_grad_enabled() or horizon < 1 or not self.suits(*s):
             return super().imagine(policy, s, horizon)
         batch, deter = s.h.shape

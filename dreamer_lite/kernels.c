@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #ifdef _OPENMP
 #include <omp.h>
@@ -518,5 +519,321 @@ void unfold(int threads, long n, int h, int w, int o, const float *dy, float *ta
                     for (int j = 0; j < 4 * o; j++)
                         to[j] = j >= first && j < last ? from[j] : 0.0f;
                 }
+    }
+}
+
+/* --- convolutions ----------------------------------------------------------------------------- */
+
+/* Images are channels-last and are worked on one by one, in a copy with a frame of zeros that fits
+   the processor's cache. There the k x k x i numbers below a pixel are k runs of k*i numbers, and a
+   convolution is the product of such a window with weights [k,k*i,o]. These come in `ld` columns,
+   filled up with zeros to whole vectors, 16 columns [k,k*i,16] after another, the last perhaps 8.
+   Nothing is ever copied once per tap. */
+typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(32), aligned(4), may_alias));
+typedef uint8_t bytes __attribute__((vector_size(8), aligned(1), may_alias));
+#define LANES 8
+#define UNROLL _Pragma("GCC unroll 16")
+/* Keeps a vector in its register where the compiler would read it from memory at every use. */
+#if defined(__GNUC__) && defined(__AVX__)
+#define HOLD(x) ({ __asm__("" : "+x"(x)); })
+#else
+#define HOLD(x) (void)0
+#endif
+#define SLACK 128 /* numbers behind an image that may be read, and are not used */
+
+/* sum[2,wide,lanes] += the windows of 2 x wide pixels times weights w [k,run,lanes].  row: numbers
+   between two rows of x. */
+INLINE void windows(
+    int wide, int lanes, int k, int i, const float *x, long row, const float *w, vec *sum) {
+    for (int ky = 0; ky < k; ky++, x += row)
+        for (int j = 0; j < k * i; j++, w += lanes * LANES) {
+            vec weight[2];
+            UNROLL for (int v = 0; v < lanes; v++) {
+                weight[v] = *(const vec *)(w + v * LANES);
+                HOLD(weight[v]);
+            }
+            UNROLL for (int t = 0; t < 2 * wide; t++) {
+                float number = x[t / wide * row + t % wide * i + j];
+                UNROLL for (int v = 0; v < lanes; v++) sum[t * lanes + v] += weight[v] * number;
+            }
+        }
+}
+
+/* The first `count` numbers of a vector. */
+INLINE void put(float *y, vec x, int count) {
+    if (count >= LANES) *(vec *)y = x;
+    else for (int j = 0; j < count; j++) y[j] = x[j];
+}
+
+/* A k x k convolution that keeps the size of an image: from i channels, in a frame where rows are
+   `row` numbers apart, to o channels without one; ld: o or more, as many as are computed. */
+typedef struct {
+    int k, h, w, i, o, ld;
+    long row;
+} Conv;
+
+INLINE Conv same(int k, int h, int w, int i, int o, int ld) {
+    return (Conv){k, h, w, i, o, ld, (w + k - 1L) * i};
+}
+
+/* A tile of 2 x wide pixels from row r, column c, channel v: bias and windows. */
+INLINE void tile(
+    int wide, int lanes, Conv s, const float *x, const float *weight, const float *bias, int r,
+    int c, int v, vec *sum) {
+    UNROLL for (int t = 0; t < 8; t++) sum[t] = *(const vec *)(bias + v + t % lanes * LANES);
+    x += r * s.row + c * s.i;
+    windows(wide, lanes, s.k, s.i, x, s.row, weight + (long)v * s.k * s.k * s.i, sum);
+}
+
+INLINE void conv_tile(
+    int wide, int lanes, Conv s, const float *x, const float *weight, const float *bias, int r,
+    int c, int v, float *y) {
+    vec sum[8];
+    tile(wide, lanes, s, x, weight, bias, r, c, v, sum);
+    UNROLL for (int t = 0; t < 8; t++) {
+        int up = r + t / lanes / wide, left = c + t / lanes % wide, at = v + t % lanes * LANES;
+        if (up < s.h && left < s.w) put(y + ((long)up * s.w + left) * s.o + at, sum[t], s.o - at);
+    }
+}
+
+static void conv_image(Conv s, const float *x, const float *weight, const float *bias, float *y) {
+    for (int r = 0; r < s.h; r += 2)
+        for (int v = 0; v < s.ld; v += 2 * LANES)
+            if (s.ld - v > LANES)
+                for (int c = 0; c < s.w; c += 2) conv_tile(2, 2, s, x, weight, bias, r, c, v, y);
+            else
+                for (int c = 0; c < s.w; c += 4) conv_tile(4, 1, s, x, weight, bias, r, c, v, y);
+}
+
+/* The same, and of each 2x2 pixels only the largest: best [h/2,w/2,o], and which in index. */
+INLINE void pooled_tile(
+    int wide, int lanes, Conv s, const float *x, const float *weight, const float *bias, int r,
+    int c, int v, float *best, uint8_t *index) {
+    vec sum[8];
+    tile(wide, lanes, s, x, weight, bias, r, c, v, sum);
+    UNROLL for (int t = 0; t < wide / 2 * lanes; t++) {
+        int first = t / lanes * 2 * lanes + t % lanes, at = v + t % lanes * LANES;
+        vec top = sum[first];
+        ints which = {0};
+        UNROLL for (int q = 1; q < 4; q++) {
+            vec next = sum[first + (q / 2 * wide + q % 2) * lanes];
+            ints larger = (next > top) | (next != next); /* what is no number wins */
+            top = (vec)(((ints)next & larger) | ((ints)top & ~larger));
+            which = (q & larger) | (which & ~larger);
+        }
+        if (c / 2 + t / lanes >= s.w / 2) continue;
+        long to = ((long)(r / 2) * (s.w / 2) + c / 2 + t / lanes) * s.o + at;
+        put(best + to, top, s.o - at);
+        bytes small = __builtin_convertvector(which, bytes);
+        if (s.o - at >= LANES) *(bytes *)(index + to) = small;
+        else for (int j = 0; j < s.o - at; j++) index[to + j] = small[j];
+    }
+}
+
+static void conv_pool_image(
+    Conv s, const float *x, const float *weight, const float *bias, float *best, uint8_t *index) {
+    for (int r = 0; r < s.h; r += 2)
+        for (int v = 0; v < s.ld; v += 2 * LANES)
+            if (s.ld - v > LANES)
+                for (int c = 0; c < s.w; c += 2)
+                    pooled_tile(2, 2, s, x, weight, bias, r, c, v, best, index);
+            else
+                for (int c = 0; c < s.w; c += 4)
+                    pooled_tile(4, 1, s, x, weight, bias, r, c, v, best, index);
+}
+
+/* An image [h,w,c] into its frame of `edge` zeros, which are there already. */
+INLINE void frame(int h, int w, int c, int edge, const float *x, float *to) {
+    long row = (w + 2L * edge) * c;
+    for (int r = 0; r < h; r++)
+        memcpy(to + (r + edge) * row + edge * c, x + (long)r * w * c, 4L * w * c);
+}
+
+/* Zeros for an image [h,w,c] with its frame, and what tiles may read behind it. */
+INLINE float *framed(int h, int w, int c, int edge) {
+    return calloc((long)(h + 2 * edge + 1) * (w + 2 * edge) * c + 4L * c + SLACK, 4);
+}
+
+/* 5x5 convolution, then the largest of 2x2.  x [n,h,w,i], weight [5,5*i,ld], bias [ld] -> y
+   [n,h/2,w/2,o] and index: which of the four it was. */
+void conv_pool(
+    int threads, long n, int h, int w, int i, int o, int ld, const float *x, const float *weight,
+    const float *bias, float *y, uint8_t *index) {
+    PARALLEL(n * h * w) {
+        long lo, hi, pooled = (long)(h / 2) * (w / 2) * o;
+        share(n, &lo, &hi);
+        float *seen = framed(h, w, i, 2);
+        for (long m = lo; m < hi; m++) {
+            frame(h, w, i, 2, x + m * h * w * i, seen);
+            conv_pool_image(
+                same(5, h, w, i, o, ld), seen, weight, bias, y + m * pooled, index + m * pooled);
+        }
+        free(seen);
+    }
+}
+
+/* Where each 2x2 pixels of an image [h,w,c] begin in a frame of two: a table to be freed. */
+INLINE long *squares(int h, int w, int c) {
+    long *at = malloc(sizeof(long) * (h / 2) * (w / 2)), *next = at;
+    for (int r = 0; r < h / 2; r++)
+        for (int k = 0; k < w / 2; k++) *next++ = (2 * r * (w + 4L) + 2 * k) * c;
+    return at;
+}
+
+/* total [5,ld] += of one image for one output. Only the largest of four pixels has a gradient: a
+   quarter of the work.  at: where the windows of the gradient's `count` numbers begin. */
+INLINE void pooled_weights(
+    long count, int ld, const float *x, long row, const long *at, const float *value,
+    float *total) {
+    for (int j = 0; j < ld; j += 2 * LANES) {
+        vec taps[10] = {0};
+        for (long p = 0; p < count; p++)
+            UNROLL for (int t = 0; t < 10; t++)
+                taps[t] += *(const vec *)(x + at[p] + j + t / 2 * row + t % 2 * LANES) * value[p];
+        UNROLL for (int t = 0; t < 10; t++)
+            *(vec *)(total + t / 2 * ld + j + t % 2 * LANES) += taps[t];
+    }
+}
+
+/* The way back to the weights.  grad, index [n,h/2,w/2,o]; total [threads,o,5*ld+1] is added to:
+   weights [5,5*i], filled up to a multiple ld of 16, and bias. */
+void conv_pool_weights(
+    int threads, long n, int h, int w, int i, int o, int ld, const float *x, const float *grad,
+    const uint8_t *index, float *total) {
+    PARALLEL(n * h * w) {
+        long lo, hi, count = (long)(h / 2) * (w / 2);
+        share(n, &lo, &hi);
+        float *seen = framed(h, w, i, 2), *value = malloc(sizeof(float) * count);
+        long *square = squares(h, w, i), *at = squares(h, w, i), row = (w + 4L) * i;
+        long corner[4] = {0, i, row, row + i};
+        for (long m = lo; m < hi; m++) {
+            float *mine = total + omp_get_thread_num() * (5L * ld + 1) * o;
+            frame(h, w, i, 2, x + m * h * w * i, seen);
+            for (int j = 0; j < o; j++, mine += 5 * ld + 1) {
+                float sum = 0;
+                for (long p = 0; p < count; p++) {
+                    long from = (m * count + p) * o + j;
+                    at[p] = square[p] + corner[index[from]];
+                    sum += value[p] = grad[from];
+                }
+                mine[5 * ld] += sum;
+                pooled_weights(count, ld, seen, row, at, value, mine);
+            }
+        }
+        free(seen), free(value), free(square), free(at);
+    }
+}
+
+/* The way back to x: a convolution of the gradient, zero where a pixel was not the largest.  turned
+   [5,5*o,ld]: the weights from o to i, upside down; dx [n,h,w,i]. */
+void conv_pool_inputs(
+    int threads, long n, int h, int w, int i, int o, int ld, const float *grad,
+    const float *turned, const float *zero, const uint8_t *index, float *dx) {
+    PARALLEL(n * h * w) {
+        long lo, hi, count = (long)(h / 2) * (w / 2);
+        share(n, &lo, &hi);
+        float *whole = framed(h, w, o, 2), *inner = whole + 2 * (w + 5L) * o;
+        long *square = squares(h, w, o), row = (w + 4L) * o, corner[4] = {0, o, row, row + o};
+        for (long m = lo; m < hi; m++) {
+            const float *g = grad + m * count * o;
+            const uint8_t *which = index + m * count * o;
+            for (long p = 0; p < count; p++, g += o, which += o)
+                for (int q = 0; q < 4; q++) {
+                    float *to = inner + square[p] + corner[q];
+                    for (int j = 0; j < o; j++) to[j] = which[j] == q ? g[j] : 0.0f;
+                }
+            conv_image(same(5, h, w, o, i, ld), whole, turned, zero, dx + m * h * w * i);
+        }
+        free(whole), free(square);
+    }
+}
+
+/* Four images [h,w,o] of one quarter of the pixels each, as channels of one, and back: with a frame
+   quarters [h+2e,w+2e,2,2,o], whole [2h,2w,o]. */
+INLINE void interleave(int h, int w, int o, int edge, float *quarters, float *whole, int back) {
+    for (int r = 0; r < 2 * h; r++)
+        for (int c = 0; c < w; c++) {
+            float *a = whole + ((long)r * w + c) * 2 * o;
+            float *b = quarters + ((r / 2 + edge) * (w + 2L * edge) + c + edge) * 4 * o;
+            b += r % 2 * 2 * o;
+            if (back) for (int j = 0; j < 2 * o; j++) b[j] = a[j];
+            else for (int j = 0; j < 2 * o; j++) a[j] = b[j];
+        }
+}
+
+/* Every pixel repeated 2x2, then a 5x5 convolution: 3x3 to four quarters.  x [n,h,w,i], weight
+   [3,3*i,ld] with ld >= 4*o, bias [ld] -> y [n,2h,2w,o]. */
+void conv_up(
+    int threads, long n, int h, int w, int i, int o, int ld, const float *x, const float *weight,
+    const float *bias, float *y) {
+    PARALLEL(n * h * w) {
+        long lo, hi, size = (long)h * w * i;
+        share(n, &lo, &hi);
+        float *seen = framed(h, w, i, 1), *quarters = framed(h, w, 4 * o, 0);
+        for (long m = lo; m < hi; m++) {
+            frame(h, w, i, 1, x + m * size, seen);
+            conv_image(same(3, h, w, i, 4 * o, ld), seen, weight, bias, quarters);
+            interleave(h, w, o, 0, quarters, y + m * 4L * h * w * o, 0);
+        }
+        free(seen), free(quarters);
+    }
+}
+
+/* total [k,k*i,ld] += of one image: the sum over pixels of window times gradient.  grad [h,w,o],
+   `gap` numbers from one row to the next; ld: o or more, a multiple of 16. */
+static void conv_weights(Conv s, const float *x, const float *grad, long gap, float *total) {
+    int run = s.k * s.i;
+    for (int ky = 0; ky < s.k; ky++)
+        for (int j = 0; j < run; j += 4)
+            for (int v = 0; v < s.ld; v += 2 * LANES) {
+                vec sum[8] = {0};
+                for (int r = 0; r < s.h; r++) {
+                    const float *a = x + (r + ky) * s.row + j;
+                    const float *g = grad + r * gap + v;
+                    for (int c = 0; c < s.w; c++, a += s.i, g += s.o) {
+                        vec one = *(const vec *)g, two = *(const vec *)(g + LANES);
+                        HOLD(one), HOLD(two);
+                        UNROLL for (int t = 0; t < 4; t++) {
+                            sum[2 * t] += one * a[t];
+                            sum[2 * t + 1] += two * a[t];
+                        }
+                    }
+                }
+                UNROLL for (int t = 0; t < 4; t++)
+                    if (j + t < run) {
+                        float *to = total + (ky * run + j + t) * s.ld + v;
+                        *(vec *)to += sum[2 * t];
+                        *(vec *)(to + LANES) += sum[2 * t + 1];
+                    }
+            }
+}
+
+/* The way back.  grad [n,2h,2w,o]; turned [3,3*4*o,ld]: the weights from 4*o to i, upside down;
+   total [threads,9*i+1,lt] is added to: weights, then bias; dx [n,h,w,i]. */
+void conv_up_backward(
+    int threads, long n, int h, int w, int i, int o, int ld, const float *x, const float *turned,
+    const float *zero, const float *grad, int lt, float *total, float *dx) {
+    PARALLEL(n * h * w) {
+        long lo, hi, size = (long)h * w * i, gap = (w + 2L) * 4 * o;
+        share(n, &lo, &hi);
+        float *seen = framed(h, w, i, 1), *quarters = framed(h, w, 4 * o, 1);
+        float *inner = quarters + gap + 4 * o;
+        float *mine = total + omp_get_thread_num() * (9L * i + 1) * lt;
+        Conv forth = same(3, h, w, i, 4 * o, lt);
+        for (long m = lo; m < hi; m++) {
+            float sum[4 * o];
+            memset(sum, 0, sizeof sum);
+            frame(h, w, i, 1, x + m * size, seen);
+            interleave(h, w, o, 1, quarters, (float *)grad + m * 4 * h * w * o, 1);
+            for (int r = 0; r < h; r++)
+                for (int c = 0; c < w; c++)
+                    for (int j = 0; j < 4 * o; j++)
+                        sum[j] += inner[r * gap + c * 4L * o + j];
+            for (int j = 0; j < 4 * o; j++) mine[9L * i * lt + j] += sum[j];
+            conv_weights(forth, seen, inner, gap, mine);
+            conv_image(same(3, h, w, 4 * o, i, ld), quarters, turned, zero, dx + m * size);
+        }
+        free(seen), free(quarters);
     }
 }

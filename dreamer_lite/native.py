@@ -17,14 +17,16 @@ import tempfile
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCE = Path(__file__).with_name("kernels.c")  # what is compiled
+# Of the C compiler
 FLAGS = (
     *("-std=gnu11", "-O3", "-fPIC", "-shared", "-fopenmp", "-march=native"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
     "-mprefer-vector-width=512",
 )
+# Numbers in C, and what ctypes calls them
 TYPES = {"int": ctypes.c_int, "long": ctypes.c_long, "float": ctypes.c_float}
 
 
@@ -34,7 +36,7 @@ def available() -> bool:
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether these tensors are what the kernels compute with: float32 on the CPU."""
+    """Whether tensors (any shape) are what the kernels compute with: float32 on the CPU."""
     return (
         all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
         and not torch.is_autocast_enabled("cpu")
@@ -207,7 +209,7 @@ def gates(pre: Tensor, bias: Tensor, h: Tensor, out: Tensor) -> None:
 
 
 def gates_backward(grad: Tensor, pre: Tensor, bias: Tensor, h: Tensor, dpre, dh) -> None:
-    """Fills dpre and dh."""
+    """Fills dpre [N,g·3·w] and dh [N,g·w] from grad [N,g·w]."""
     blocks, width = len(bias), bias.shape[1] // 3
     run("gates_backward", len(h), blocks, width, grad, grad.stride(0), pre, bias, h, h.stride(0),
         dpre, dh, dh.stride(0))  # fmt: skip
@@ -220,6 +222,79 @@ def throw_dice(x: Tensor, latent, uniform: Tensor, out: Tensor) -> None:
 
 
 def throw_dice_backward(grad: Tensor, x: Tensor, latent, dx: Tensor) -> None:
-    """Adds the straight-through gradient to dx."""
+    """Adds the straight-through gradient to dx.  grad, x, dx [N,G·K]."""
     run("throw_dice_backward", len(x), latent.groups, latent.classes, grad, grad.stride(0), x,
         latent.unimix, dx)  # fmt: skip
+
+
+# --- convolutions ---------------------------------------------------------------------------------
+
+
+def packed(weight: Tensor) -> tuple[int, Tensor]:
+    """[k,k,i,o] as the kernels read it: o a multiple of 8, filled up, and 16 columns at a time."""
+    columns = nn.functional.pad(weight.flatten(0, 2), (0, -weight.shape[-1] % 8))
+    return columns.shape[1], torch.cat([part.flatten() for part in columns.split(16, 1)])
+
+
+def convolve(name: str, sizes: tuple, x: Tensor, weight: Tensor, bias: Tensor, *out) -> None:
+    """Runs a kernel on x by weight [k,k,i,o] and bias [o]."""
+    size, columns = packed(weight)
+    run(name, *sizes, size, x, columns, nn.functional.pad(bias, (0, size - len(bias))), *out)
+
+
+def fill(numbers: int) -> int:
+    """The next multiple of 16: as many numbers as sums are kept in."""
+    return -numbers // 16 * -16
+
+
+def turned(weight: Tensor) -> Tensor:
+    """The weights of the way back: upside down, from outputs to inputs.  [k,k,i,o] -> [k,k,o,i]."""
+    return weight.flip(0, 1).transpose(2, 3)
+
+
+def conv_pool(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """5×5 convolution, largest of 2×2, and which.  x [n,h,w,i], weight [5,5,i,o] -> [n,h/2,w/2,o].
+
+    h and w are even.
+    """
+    (n, h, w, i), o = x.shape, len(bias)
+    out = x.new_empty(n, h // 2, w // 2, o)
+    index = torch.empty(out.shape, dtype=torch.uint8)
+    convolve("conv_pool", (n, h, w, i, o), x, weight, bias, out, index)
+    return out, index
+
+
+def conv_pool_backward(grad: Tensor, index: Tensor, x: Tensor, weight: Tensor, seen: bool):
+    """Gradients of x (None unless seen), weight [5,5,i,o] and bias."""
+    (n, h, w, i), o = x.shape, grad.shape[-1]
+    size = fill(5 * i)
+    total = x.new_zeros(torch.get_num_threads(), o, 5 * size + 1)
+    run("conv_pool_weights", n, h, w, i, o, size, x, grad, index, total)
+    out = torch.empty_like(x) if seen else None
+    if seen:
+        convolve(
+            "conv_pool_inputs", (n, h, w, i, o), grad, turned(weight), x.new_zeros(i), index, out
+        )
+    total = total.sum(0)
+    taps = total[:, :-1].unflatten(1, (5, size))[..., : 5 * i].unflatten(2, (5, i))  # [o,5,5,i]
+    return out, taps.permute(1, 2, 3, 0), total[:, -1]
+
+
+def conv_up(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """3×3 to four quarters.  x [n,h,w,i], weight [3,3,i,4·o], bias [4·o] -> [n,2h,2w,o]."""
+    (n, h, w, i), o = x.shape, len(bias) // 4
+    out = x.new_empty(n, 2 * h, 2 * w, o)
+    convolve("conv_up", (n, h, w, i, o), x, weight, bias, out)
+    return out
+
+
+def conv_up_backward(grad: Tensor, x: Tensor, weight: Tensor):
+    """Gradients of x, weight [3,3,i,4·o] and bias [4·o]; grad [n,2h,2w,o]."""
+    (n, h, w, i), o = x.shape, grad.shape[-1]
+    size = fill(4 * o)
+    total = x.new_zeros(torch.get_num_threads(), 9 * i + 1, size)
+    out = torch.empty_like(x)
+    sizes, zeros = (n, h, w, i, o), x.new_zeros(i)
+    convolve("conv_up_backward", sizes, x, turned(weight), zeros, grad, size, total, out)
+    total = total.sum(0)[:, : 4 * o]
+    return out, total[:-1].reshape(weight.shape), total[-1]

@@ -12,7 +12,6 @@ from dreamer_lite import native
 from dreamer_lite.fast import (
     SWAPS,
     FastCategorical,
-    FastConvTranspose2d,
     FastPixelHead,
     FastSequential,
     FastTwoHotHead,
@@ -20,10 +19,21 @@ from dreamer_lite.fast import (
     accelerate,
     keep_freed_memory,
 )
+from dreamer_lite.fast_conv import FastConvTranspose2d, quarters
 from dreamer_lite.fast_rssm import FastBlockGRU, FastRSSM, Joined
 from dreamer_lite.heads import PixelHead, TwoHotHead
-from dreamer_lite.networks import BlockGRU, ConvDecoder, RMSNorm, Style, mlp, readout
-from dreamer_lite.presets import LAPTOP, PRESETS, TOY, VECTOR
+from dreamer_lite.networks import (
+    BlockGRU,
+    ConvDecoder,
+    RMSNorm,
+    Style,
+    down_pool,
+    mlp,
+    readout,
+    up_nearest,
+    up_stride,
+)
+from dreamer_lite.presets import LAPTOP, PRESETS, TOY, V3, VECTOR, sized
 from dreamer_lite.rssm import RSSM
 
 ATARI = {"image": (64, 64, 1)}
@@ -85,6 +95,7 @@ def test_losses_states_and_gradients_are_those_of_the_reference(spec):
 PLAYED = {
     "laptop": (LAPTOP, ATARI, tiny.ONE_CHOICE),
     "toy": (TOY, {"image": (16, 16, 3)}, tiny.ONE_CHOICE),
+    "v3": (sized(V3, "1m"), {"image": (64, 64, 3)}, tiny.ONE_CHOICE),
     "vector": (VECTOR, {"vector": (4,)}, tiny.ONE_CHOICE),
     "v1": (tiny.PAPERS["V1"], None, tiny.NUMBERS),
     "v2": (tiny.PAPERS["V2"], None, tiny.ONE_CHOICE),
@@ -261,6 +272,86 @@ def test_the_last_layer_of_a_decoder(channels):
     grads = [torch.autograd.grad(made(h, z), made.parameters(), grad) for made in (net, fast)]
     for a, b in zip(*grads, strict=True):
         near(b, a)
+
+
+CONVS = {
+    "pool": down_pool(6, 10, Style()),
+    "nearest": up_nearest(6, 10, Style()),
+    "transposed to one": up_stride(6, 1, Style()),
+}
+
+
+def swapped(net):
+    """A copy of `net` with fast layers."""
+    fast = deepcopy(net)
+    for module in fast.modules():
+        module.__class__ = SWAPS.get(type(module), type(module))
+    return fast
+
+
+def taken(net, x, monkeypatch):
+    """Whether a layer that convolves with the library is still called."""
+    with monkeypatch.context() as m:
+        for kind in (nn.Conv2d, nn.ConvTranspose2d):
+            m.setattr(kind, "forward", lambda *_: pytest.fail("the library's convolution"))
+        try:
+            net(x)
+        except pytest.fail.Exception:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("name", CONVS)
+@pytest.mark.parametrize("wanted", [True, False], ids=["inner", "first"])
+def test_convolutions(name, wanted, kernels, monkeypatch):
+    net, fast = CONVS[name], swapped(CONVS[name])
+    x = torch.randn(3, 8, 12, 6).permute(0, 3, 1, 2)
+    answers = []
+    for made in (net, fast):
+        seen = x.clone().requires_grad_(wanted)
+        y = made(seen)
+        of = [*([seen] if wanted else []), *made.parameters()]
+        answers.append([y.detach(), *torch.autograd.grad((y * y.detach().cos()).sum(), of)])
+    for a, b in zip(*answers, strict=True):
+        near(b, a)
+    assert taken(fast, x, monkeypatch) == kernels
+
+
+OTHER = {
+    "kernel": [nn.Conv2d(2, 8, 3, padding=1), nn.MaxPool2d(2)],
+    "pool": [nn.Conv2d(2, 8, 5, padding=2), nn.MaxPool2d(3)],
+    "no pool": [nn.Conv2d(2, 8, 5, padding=2)],
+    "dilation": [nn.Conv2d(2, 8, 5, padding=2, dilation=2), nn.MaxPool2d(2)],
+    "groups": [nn.Conv2d(2, 8, 5, padding=2, groups=2), nn.MaxPool2d(2)],
+    "no bias": [nn.Conv2d(2, 8, 5, padding=2, bias=False), nn.MaxPool2d(2)],
+    "no padding": [nn.Conv2d(2, 8, 5), nn.MaxPool2d(2)],
+    "bilinear": [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(2, 8, 5, padding=2)],
+    "thrice": [nn.Upsample(scale_factor=3), nn.Conv2d(2, 8, 5, padding=2)],
+    "output padding": [nn.ConvTranspose2d(2, 3, 4, 2, 1, output_padding=1)],
+    "reflected": [nn.Conv2d(2, 8, 5, padding=2, padding_mode="reflect"), nn.MaxPool2d(2)],
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_other_convolutions_stay(name):
+    net, x = nn.Sequential(*OTHER[name]), torch.randn(2, 2, 8, 8)
+    assert torch.equal(swapped(net)(x), net(x))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 7, 9), (2, 8, 8), (0, 2, 8, 8)])
+def test_odd_single_and_missing_images_stay(shape):
+    net, x = down_pool(2, 8, Style())[:2], torch.randn(shape)
+    assert torch.equal(swapped(net)(x), net(x))
+
+
+def test_a_quarter_of_the_taps_is_the_same_map():
+    layer = nn.Conv2d(2, 3, 5, padding=2, dtype=torch.double)
+    x = torch.randn(2, 2, 4, 6, dtype=torch.double)
+    plain = layer(nn.functional.interpolate(x, scale_factor=2))
+    weight = quarters(layer.weight).permute(3, 2, 0, 1)  # [4·3,2,3,3]
+    fast = nn.functional.conv2d(x, weight, layer.bias.repeat(4), padding=1)
+    fast = fast.unflatten(1, (2, 2, 3)).permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
+    torch.testing.assert_close(fast, plain)
 
 
 def test_images_of_other_shapes_and_types_are_refused_as_ever():

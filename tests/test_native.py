@@ -138,6 +138,64 @@ def test_fold_and_its_way_back(channels, threads):
     assert torch.allclose((back * flat).sum(), (grad * (plain - layer.bias)).sum(), rtol=1e-3)
 
 
+SIZES = [(3, 8, 4), (1, 16, 8), (5, 12, 4), (8, 3, 6), (16, 24, 4), (20, 40, 6)]  # i, o, pixels
+
+
+def images(n: int, channels: int, h: int, w: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random images channels-last, and the same numbers as the library wants them."""
+    x = torch.randn(n, h, w, channels)
+    return x, x.permute(0, 3, 1, 2).clone().requires_grad_()
+
+
+@pytest.mark.parametrize("i, o, side", SIZES)
+def test_a_convolution_and_the_largest_of_four(i, o, side, threads):
+    x, plain_x = images(9, i, side, side + 2)
+    layer = nn.Conv2d(i, o, 5, padding=2)
+    weight, bias = layer.weight.detach().permute(2, 3, 1, 0), layer.bias.detach()
+    plain = nn.functional.max_pool2d(layer(plain_x), 2)
+    y, index = native.conv_pool(x, weight, bias)
+    near(y.permute(0, 3, 1, 2), plain.detach())
+    grad = torch.randn_like(y)
+    expected = torch.autograd.grad(plain, (plain_x, *layer.parameters()), grad.permute(0, 3, 1, 2))
+    dx, dweight, dbias = native.conv_pool_backward(grad, index, x, weight, True)
+    near(dx.permute(0, 3, 1, 2), expected[0])
+    near(dweight.permute(3, 2, 0, 1), expected[1])
+    near(dbias, expected[2])
+    assert native.conv_pool_backward(grad, index, x, weight, False)[0] is None
+
+
+def test_of_equal_numbers_the_first_is_the_largest_as_in_the_library():
+    x, weight = torch.zeros(1, 4, 4, 2), torch.randn(5, 5, 2, 8)
+    y, index = native.conv_pool(x, weight, torch.arange(8.0))
+    assert torch.equal(y, torch.arange(8.0).expand(1, 2, 2, 8)) and not index.any()
+
+
+def test_what_is_no_number_is_not_lost_in_a_pool():
+    x = torch.zeros(1, 8, 8, 1)
+    x[0, 0, 0] = float("nan")
+    y = native.conv_pool(x, torch.ones(5, 5, 1, 8), torch.zeros(8))[0]
+    plain = nn.functional.conv2d(x.permute(0, 3, 1, 2), torch.ones(8, 1, 5, 5), padding=2)
+    plain = nn.functional.max_pool2d(plain, 2)
+    assert torch.equal(y.permute(0, 3, 1, 2).isnan(), plain.isnan())
+
+
+@pytest.mark.parametrize("i, o, side", SIZES)
+def test_a_convolution_to_four_quarters(i, o, side, threads):
+    x, plain_x = images(9, i, side, side + 1)
+    layer = nn.Conv2d(i, 4 * o, 3, padding=1)
+    weight, bias = layer.weight.detach().permute(2, 3, 1, 0), layer.bias.detach()
+    plain = layer(plain_x).unflatten(1, (2, 2, o)).permute(0, 4, 1, 5, 2, 3)
+    plain = plain.flatten(3, 4).flatten(1, 2)  # [n,2h,2w,o]
+    y = native.conv_up(x, weight, bias)
+    near(y, plain.detach())
+    grad = torch.randn_like(y)
+    expected = torch.autograd.grad(plain, (plain_x, *layer.parameters()), grad)
+    dx, dweight, dbias = native.conv_up_backward(grad, x, weight)
+    near(dx.permute(0, 3, 1, 2), expected[0])
+    near(dweight.permute(3, 2, 0, 1), expected[1])
+    near(dbias, expected[2])
+
+
 # --- compiling ------------------------------------------------------------------------------------
 
 
