@@ -1,7 +1,7 @@
 """kernels.c, compiled on first use by the machine's own C compiler (chapter 13, optional).
 
 What surrounds the matrix products, such as norms and samples, is a dozen passes over memory in the
-library and one pass here. Compiling takes a second, once per machine. Without a compiler
+library and one pass here. Compiling takes a few seconds, once per machine. Without a compiler
 `available()` is False and everything runs on the library alone, slower.
 """
 

@@ -149,7 +149,7 @@ def images(n: int, channels: int, h: int, w: int) -> tuple[torch.Tensor, torch.T
 
 @pytest.mark.parametrize("i, o, side", SIZES)
 def test_a_convolution_and_the_largest_of_four(i, o, side, threads):
-    x, plain_x = images(9, i, side, side + 2)
+    x, plain_x = images(500, i, side, side + 2)
     layer = nn.Conv2d(i, o, 5, padding=2)
     weight, bias = layer.weight.detach().permute(2, 3, 1, 0), layer.bias.detach()
     plain = nn.functional.max_pool2d(layer(plain_x), 2)
@@ -181,7 +181,7 @@ def test_what_is_no_number_is_not_lost_in_a_pool():
 
 @pytest.mark.parametrize("i, o, side", SIZES)
 def test_a_convolution_to_four_quarters(i, o, side, threads):
-    x, plain_x = images(9, i, side, side + 1)
+    x, plain_x = images(500, i, side, side + 1)
     layer = nn.Conv2d(i, 4 * o, 3, padding=1)
     weight, bias = layer.weight.detach().permute(2, 3, 1, 0), layer.bias.detach()
     plain = layer(plain_x).unflatten(1, (2, 2, o)).permute(0, 4, 1, 5, 2, 3)
