@@ -1,5 +1,6 @@
 """Sphinx extension: mends what the builder writes, and adds what it does not know."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -17,10 +18,29 @@ REPAIRS = {
 }
 
 
+# A long signature, one argument a line, is to Sphinx a list of definitions without terms.
+SIGNATURE = re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.DOTALL)
+
+
 def repair(app, pagename, templatename, context, doctree):
     """Mend the body of a page."""
+    body = context.get("body", "")
     for wrong, right in REPAIRS.items():
-        context["body"] = context.get("body", "").replace(wrong, right)
+        body = body.replace(wrong, right)
+    context["body"] = SIGNATURE.sub(lines, body)
+
+
+def lines(signature: re.Match) -> str:
+    """Its arguments as lines of a text."""
+    arguments = signature[1].replace("<dd>", '<span class="sig-line">')
+    return arguments.replace("</dd>", "</span>")
+
+
+def formulas(app, pagename, templatename, context, doctree):
+    """MathJax only for pages with formulas; Sphinx also loads it for the page above them."""
+    if 'class="math' not in context.get("body", ""):
+        files = context["script_files"]
+        files[:] = [file for file in files if "mathjax" not in str(file.filename)]
 
 
 def downloads(app, pagename, templatename, context, doctree):
@@ -84,5 +104,6 @@ def setup(app):
     app.connect("config-inited", publish)
     app.connect("html-page-context", repair)
     app.connect("html-page-context", downloads, priority=600)
+    app.connect("html-page-context", formulas, priority=600)
     app.add_post_transform(Theorems)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
