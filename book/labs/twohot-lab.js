@@ -79,6 +79,8 @@ function line(change) {
   const area = s("rect", {x: 0, y: 0, width: W, height: 116, fill: "transparent"});
   const handle = s("g", {class: "dl-bar", style: "cursor:ew-resize", role: "slider", tabindex: 0,
     "aria-label": "Target", "aria-orientation": "horizontal"}, area, grip);
+  const scene = s("g", {}); // redrawn; the handle stays where it is, or it would lose the focus
+  svg.append(scene, handle);
   let set = null, now = 0;
   const px = (u) => side + (clamp(u, -1.05 * set.limit, 1.05 * set.limit) / set.limit + 1) / 2 * (W - 2 * side);
   const move = (u) => change(clamp(u, -1.05 * set.limit, 1.05 * set.limit));
@@ -111,7 +113,7 @@ function line(change) {
     now = u;
     const tick = (v, low) => s("line", {x1: px(v), x2: px(v), y1: base, y2: base + low, stroke: "var(--dl-muted)"});
     const few = places.length < 20;
-    svg.replaceChildren(
+    scene.replaceChildren(
       s("line", {x1: 4, x2: W - 4, y1: base, y2: base, stroke: "var(--dl-grid)"}),
       ...places.map((v) => tick(v, few ? 6 : 3)),
       ...set.named.map((b) => s("text", {x: px(symlog(b)), y: base + 18, "text-anchor": "middle", class: "dl-dim"}, few ? plain(b) : plain(b).replace(".0e", "e").replace("10000", "1e4"))),
@@ -119,7 +121,6 @@ function line(change) {
         ? [s("rect", {x: px(v) - 2.5, width: 5, y: base - 40 * weights[i], height: 40 * weights[i], fill: "var(--dl-blue)", opacity: 0.75})] : [])),
       ...mark(symlog(mean), `twohot says ${plain(mean)}`, 28, "blue"),
       ...mark(symlog(squeezed), `2023 says ${plain(squeezed)}`, 13, "purple"),
-      handle,
     );
     grip.setAttribute("transform", `translate(${px(u)} ${base + 1})`);
     for (const [key, value] of Object.entries({"aria-valuemin": -1.05 * set.limit, "aria-valuemax": 1.05 * set.limit, "aria-valuenow": +u.toFixed(4), "aria-valuetext": plain(symexp(u))})) handle.setAttribute(key, value);
