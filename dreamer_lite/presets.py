@@ -304,7 +304,7 @@ TOY = replace(
     ),
     behavior=replace(
         V3.behavior,
-        horizon=10,
+        horizon=6,
         actor=replace(V3.behavior.actor, layers=2, eta=5e-3),
         critic=replace(V3.behavior.critic, layers=2),
     ),
