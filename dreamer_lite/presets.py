@@ -313,18 +313,23 @@ TOY = replace(
     envs=32,
 )
 
-# Observations that are a few numbers: CartPole, proprioception.
+# Observations that are a few numbers: CartPole, proprioception. CartPole's angles are a tenth: with
+# obs_scale 1 there is less to know than one free nat, so nothing would train the prior.
 VECTOR = replace(
     LAPTOP,
     model=replace(
         LAPTOP.model,
         latent=Categorical(16, 8, unimix=0.01),
         deter=256,
+        hidden=128,
         vector_layers=2,
-        obs_scale=1.0,
+        obs_scale=16.0,
+        kl=replace(LAPTOP.model.kl, dyn=5.0, rep=0.3),
     ),
+    behavior=replace(LAPTOP.behavior, actor=replace(LAPTOP.behavior.actor, eta=3e-3)),
     optim=Optimizers(LaProp(lr=5e-4, warmup=100), actor=LaProp(lr=2e-4, warmup=100)),
-    replay=replace(LAPTOP.replay, capacity=100_000, ratio=256.0, warmup=1000),
+    replay=replace(LAPTOP.replay, capacity=100_000, length=16, ratio=16.0, warmup=1000),
+    envs=8,
 )
 
 # V1 and V2 at the size and pace of TOY and VECTOR: the same formulas as in the papers, smaller
