@@ -13,14 +13,16 @@ def test_the_readme_shows_what_the_ledger_holds():
 def test_a_changed_ledger_changes_the_table(tmp_path, monkeypatch):
     folder = tmp_path / "catch-s0"
     folder.mkdir()
-    run = {"env": "Catch-v0", "preset": "toy", "seed": 0, "status": "complete"}
+    run = {"env": "Catch-v0", "preset": "toy", "seed": 0, "status": "complete", "overrides": {"a.b": 2}}
     (folder / "run.json").write_text(json.dumps(run))
     line = {"step": 1000, "frame": 4000, "update": 250, "hours": 0.5}
     (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    score = {"mean": 0.91, "sd": 0.05, "episodes": [1.0, 0.82]}
-    (folder / "eval.jsonl").write_text(json.dumps(score) + "\n")
+    drawn = {"mode": "sample", "mean": 0.91, "sd": 0.05, "episodes": [1.0, 0.82]}
+    likeliest = drawn | {"mode": "mode", "mean": 0.95}
+    lines = map(json.dumps, [likeliest, drawn | {"mean": 0.1}, drawn])  # the newest counts
+    (folder / "eval.jsonl").write_text("\n".join(lines) + "\n")
     monkeypatch.setattr(results, "LEDGER", tmp_path)
     assert (
-        "| catch-s0 | Catch-v0, preset `toy`, seed 0 | 1,000 | 4,000 | 250 | 0.50 "
-        "| 0.91 ± 0.05 (2 episodes) |\n" in results.table()
+        "| catch-s0 | Catch-v0, preset `toy`, `a.b` 2, seed 0 | 1,000 | 4,000 | 250 | 30.0 min "
+        "| 0.91 ± 0.05 drawn, 0.95 ± 0.05 likeliest (2 episodes) |\n" in results.table()
     )

@@ -13,24 +13,31 @@ from dreamer_lite.logger import read_metrics
 ROOT = Path(__file__).resolve().parent.parent
 README, LEDGER = ROOT / "README.md", ROOT / "book/data/runs"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
-HEAD = "| run | task | agent steps | frames | updates | hours | evaluation |\n" + "|---" * 7 + "|\n"
+HEAD = "| run | task | agent steps | frames | updates | time | evaluation |\n" + "|---" * 7 + "|\n"
 
 
 def evaluation(folder: Path) -> str:
-    """The last line of eval.jsonl: what `dreamer-lite eval` printed of the final weights."""
+    """What `dreamer-lite eval` printed of the final weights: drawn and likeliest actions."""
     path = folder / "eval.jsonl"
-    if not path.exists():
-        return "–"
-    last = json.loads(path.read_text().splitlines()[-1])
-    return f"{last['mean']:.2f} ± {last['sd']:.2f} ({len(last['episodes'])} episodes)"
+    lines = path.read_text().splitlines() if path.exists() else []
+    found = {e["mode"]: e for e in map(json.loads, lines)}
+    words = [
+        f"{found[mode]['mean']:.2f} ± {found[mode]['sd']:.2f} {name}"
+        for mode, name in {"sample": "drawn", "mode": "likeliest"}.items()
+        if mode in found
+    ]
+    return f"{', '.join(words)} ({len(found.popitem()[1]['episodes'])} episodes)" if words else "–"
 
 
 def row(folder: Path) -> str:
     """One run as a line of the table."""
     run = json.loads((folder / "run.json").read_text())
     last = read_metrics(folder)[-1]
-    task = f"{run['env']}, preset `{run['preset']}`, seed {run['seed']}"
-    numbers = [f"{last[k]:,}" for k in ("step", "frame", "update")] + [f"{last['hours']:.2f}"]
+    changed = [f"`{name}` {value}" for name, value in run.get("overrides", {}).items()]
+    task = ", ".join([run["env"], f"preset `{run['preset']}`", *changed, f"seed {run['seed']}"])
+    hours = last["hours"]
+    time = f"{hours:.2f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+    numbers = [f"{last[k]:,}" for k in ("step", "frame", "update")] + [time]
     state = "" if run["status"] == "complete" else f" ({run['status']})"
     return " | ".join([f"| {folder.name}{state}", task, *numbers, f"{evaluation(folder)} |\n"])
 
