@@ -101,7 +101,8 @@ def js(browser):
         page.goto(address + "frame.css")  # any file; modules are imported from beside it
 
         def call(lab, name, cases):
-            source = f"import('/{lab}.js').then(lab => cases.map(a => lab.{name}(...a)))"
+            found = f"Promise.all(cases.map(a => lab.{name}(...a)))"  # some take time
+            source = f"import('/{lab}.js').then(lab => {found})"
             return page.evaluate(f"cases => {source}", [list(case) for case in cases])
 
         yield call
