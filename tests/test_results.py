@@ -13,7 +13,13 @@ def test_the_readme_shows_what_the_ledger_holds():
 def test_a_changed_ledger_changes_the_table(tmp_path, monkeypatch):
     folder = tmp_path / "catch-s0"
     folder.mkdir()
-    run = {"env": "Catch-v0", "preset": "toy", "seed": 0, "status": "complete", "overrides": {"a.b": 2}}
+    run = {
+        "env": "Catch-v0",
+        "preset": "toy",
+        "seed": 0,
+        "status": "complete",
+        "overrides": {"a.b": 2},
+    }
     (folder / "run.json").write_text(json.dumps(run))
     line = {"step": 1000, "frame": 4000, "update": 250, "hours": 0.5}
     (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
