@@ -26,6 +26,7 @@ READY = """() => {
   return cells.length && cells.every(drawn);
 }"""
 WORDS = "[...document.querySelectorAll('.jp-MarkdownCell, .jp-OutputArea')].map(e => e.innerText)"
+SLIDES = ("ArrowUp", "ArrowDown", "ArrowDown")
 HARMLESS = ("favicon", "Failed to load resource")
 
 
@@ -116,16 +117,18 @@ def test_a_chapter_shows_no_markup_and_no_solution(name, opened):
 
 
 def turn(tab, widget):
-    """Arrow keys move a control, and do not leave it for the next cell."""
+    """Keys move a control, a slider or else a button, and do not leave it for the next cell."""
     chosen = (
         "document.querySelector('.jp-Notebook .jp-mod-active')?.id + document.activeElement.tagName"
     )
-    slider = widget.locator("input[type=range], [role=slider]").first
-    slider.scroll_into_view_if_needed()
-    slider.focus()
+    control, keys = widget.locator("input[type=range], [role=slider]"), SLIDES
+    if not control.count():
+        control, keys = widget.locator("button:enabled"), ("Enter",)
+    control.first.scroll_into_view_if_needed()
+    control.first.focus()
     before, active = widget.inner_text(), tab.evaluate(chosen)
-    for key in ("ArrowUp", "ArrowDown", "ArrowDown"):
-        slider.press(key)
+    for key in keys:
+        control.first.press(key)
         tab.wait_for_timeout(200)
         if widget.inner_text() != before:
             break
