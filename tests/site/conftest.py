@@ -9,6 +9,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
+
+from dreamer_lite.page import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(os.environ.get("BOOK_SITE", ROOT / "_build/html"))
@@ -73,6 +76,20 @@ def watched(context, address):
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.route("**/*", functools.partial(gate, page, address))
     return page
+
+
+@contextlib.contextmanager
+def mounted(browser, name, data, alt, **settings):
+    """A lab as an output of its page carries it; at the end it must have made no error."""
+    context = browser.new_context(**settings)
+    tab, errors = context.new_page(), []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    output = Lab(name, data=data, poster=Figure(), alt=alt)
+    tab.set_content(output._repr_mimebundle_()["text/html"])
+    tab.locator(".dl-said").wait_for()
+    yield tab
+    assert not errors
+    context.close()
 
 
 @pytest.fixture

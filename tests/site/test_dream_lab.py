@@ -5,10 +5,9 @@ import ast
 import lint_book
 import pytest
 import torch
-from matplotlib.figure import Figure
+from conftest import mounted
 
 from dreamer_lite import toys
-from dreamer_lite.page import Lab
 from dreamer_lite.returns import discount_weights, lambda_return
 
 LAB = "dream-lab"
@@ -127,18 +126,10 @@ def test_the_lab_looks_up_what_the_page_packed(js):
 
 @pytest.fixture
 def lab(browser):
-    """dream-lab as an output of the page carries it."""
-    context = browser.new_context()
-    tab = context.new_page()
-    tab.errors = []
-    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
     words = "a game and the dream of it, side by side"
-    output = Lab(LAB, data=data(random_tree()), poster=Figure(), alt=words)
-    tab.set_content(output._repr_mimebundle_()["text/html"])
-    tab.get_by_text("0 of 4 steps").first.wait_for()
-    yield tab
-    assert not tab.errors
-    context.close()
+    with mounted(browser, LAB, data(random_tree()), words) as tab:
+        tab.get_by_text("0 of 4 steps").first.wait_for()
+        yield tab
 
 
 def said(tab):

@@ -4,10 +4,9 @@ import re
 
 import pytest
 import torch
-from matplotlib.figure import Figure
+from conftest import mounted
 
 from dreamer_lite.distributions import DiagNormal, OneHots
-from dreamer_lite.page import Lab
 from dreamer_lite.world_model import kl_loss
 
 SAME = dict(rtol=0, atol=1e-6)
@@ -115,20 +114,11 @@ DOTS = 'path[stroke-dasharray="0.1 6"]'  # where both sides went in the last run
 
 @pytest.fixture
 def lab(browser):
-    """kl-lab as an output of the page carries it; without motion, so that Run is one jump."""
-    context = browser.new_context(reduced_motion="reduce")
-    tab, data = context.new_page(), dict(names=["left", "middle", "right"])
-    tab.errors = []
-    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
+    """Without motion, so that Run is one jump."""
+    data = dict(names=["left", "middle", "right"], starts={"a surprise": SURPRISE})
     words = "a map of all dice with three faces, and two points"
-    output = Lab(
-        "kl-lab", data=data | {"starts": {"a surprise": SURPRISE}}, poster=Figure(), alt=words
-    )
-    tab.set_content(output._repr_mimebundle_()["text/html"])
-    tab.locator(".dl-said").wait_for()
-    yield tab
-    assert not tab.errors
-    context.close()
+    with mounted(browser, "kl-lab", data, words, reduced_motion="reduce") as tab:
+        yield tab
 
 
 def press(tab, name):

@@ -4,11 +4,10 @@ import re
 
 import pytest
 import torch
-from matplotlib.figure import Figure
+from conftest import mounted
 
 from dreamer_lite.behavior import ReturnScale, actor_loss
 from dreamer_lite.distributions import OneHots
-from dreamer_lite.page import Lab
 
 NAME = "normalizer-lab"
 SAME = dict(rtol=1e-6, atol=1e-6)
@@ -106,18 +105,11 @@ def test_a_wrong_rate_is_noticed(js):
 
 @pytest.fixture
 def lab(browser):
-    """normalizer-lab as an output of the page carries it; without motion, so that Run is a jump."""
-    context = browser.new_context(reduced_motion="reduce")
-    tab, data = context.new_page(), dict(counts=[0, 1, 2, 4, 6, 8, 6, 4, 2, 1, 0], size=1, eta=0.01)
-    tab.errors = []
-    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
+    """Without motion, so that Run is a jump."""
+    data = dict(counts=[0, 1, 2, 4, 6, 8, 6, 4, 2, 1, 0], size=1, eta=0.01)
     words = "how many dreams had each of eleven returns, as green bars"
-    output = Lab(NAME, data=data, poster=Figure(), alt=words)
-    tab.set_content(output._repr_mimebundle_()["text/html"])
-    tab.locator(".dl-said").wait_for()
-    yield tab
-    assert not tab.errors
-    context.close()
+    with mounted(browser, NAME, data, words, reduced_motion="reduce") as tab:
+        yield tab
 
 
 def said(lab, pattern):

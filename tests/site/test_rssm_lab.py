@@ -6,14 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
+from conftest import mounted
 from run_book import BOOK
 from torch import nn
 
 from dreamer_lite.distributions import Categorical
 from dreamer_lite.heads import SymlogHead
 from dreamer_lite.networks import Conv, Decoder, NormGRU, Style
-from dreamer_lite.page import Lab
 from dreamer_lite.rssm import RSSM, State
 
 LAB = "rssm-lab"
@@ -142,19 +141,9 @@ def test_a_wrong_gate_is_noticed(run):
 
 @pytest.fixture
 def lab(browser):
-    """rssm-lab as an output of the page carries it."""
-    context = browser.new_context()
-    tab = context.new_page()
-    tab.errors = []
-    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
     words = "two films of a game beside bars of prior and posterior"
-    tab.set_content(
-        Lab(LAB, data={"worlds": ROWS}, poster=Figure(), alt=words)._repr_mimebundle_()["text/html"]
-    )
-    tab.locator(".dl-said").wait_for()
-    yield tab
-    assert not tab.errors
-    context.close()
+    with mounted(browser, LAB, {"worlds": ROWS}, words) as tab:
+        yield tab
 
 
 def press(tab, name, times=1):

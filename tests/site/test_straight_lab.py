@@ -4,10 +4,9 @@ import re
 
 import pytest
 import torch
-from matplotlib.figure import Figure
+from conftest import mounted
 
 from dreamer_lite.distributions import OneHots
-from dreamer_lite.page import Lab
 
 LAB = "straight-lab"
 SAME = dict(rtol=0, atol=1e-6)
@@ -142,20 +141,11 @@ def test_a_wrong_formula_is_noticed(js):
 
 @pytest.fixture
 def lab(browser):
-    """straight-lab as an output of the page carries it."""
-    context = browser.new_context(reduced_motion="reduce")
-    tab = context.new_page()
-    tab.errors = []
-    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
     logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
     data = dict(logits=logits.tolist(), losses=[1, 2, 0, 4], sag=0, unimix=0)
     words = "bars of logits, losses and gradients of a die with four faces"
-    output = Lab(LAB, data=data, poster=Figure(), alt=words)
-    tab.set_content(output._repr_mimebundle_()["text/html"])
-    tab.locator(".dl-said").wait_for()
-    yield tab
-    assert not tab.errors
-    context.close()
+    with mounted(browser, LAB, data, words, reduced_motion="reduce") as tab:
+        yield tab
 
 
 def said(tab):
