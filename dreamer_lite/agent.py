@@ -62,13 +62,23 @@ class Dreamer(nn.Module):
         streams, got = len(state.h), len(row.is_first)
         require(got == streams, "row", f"{streams} streams", f"{got}", "begin with `initial(N)`")
         tensor = lambda x: torch.as_tensor(x).to(state.h.device)  # noqa: E731
-        embed = self.world_model.encoder({k: tensor(x) for k, x in row.obs.items()})
-        state, _ = self.world_model.rssm.step(
-            state, tensor(row.prev_action), embed, tensor(row.is_first)
-        )
-        policy = self.behavior.policy(state.feat)
-        action = policy.mode() if mode else policy.sample()
+        obs = {name: tensor(x) for name, x in row.obs.items()}
+        action, state = self.decide(obs, tensor(row.prev_action), tensor(row.is_first), state, mode)
         return action.cpu().numpy(), state
+
+    def decide(
+        self,
+        obs: dict[str, Tensor],
+        prev_action: Tensor,
+        is_first: Tensor,
+        state: State,
+        mode: bool,
+    ) -> tuple[Tensor, State]:
+        """`act` between tensors: filter, then ask the policy.  [N,...] -> actions [N,A], [N,.]."""
+        embed = self.world_model.encoder(obs)
+        state, _ = self.world_model.rssm.step(state, prev_action, embed, is_first)
+        policy = self.behavior.policy(state.feat)
+        return policy.mode() if mode else policy.sample(), state
 
     def explore(self, action: np.ndarray) -> np.ndarray:
         """The action as it is carried out while collecting: V1 adds noise.  [N,A] -> [N,A]."""
@@ -95,14 +105,20 @@ class Dreamer(nn.Module):
 
     def update(self, batch, start: State | None = None) -> tuple[State, dict[str, Tensor]]:
         """One gradient step on a `replay.Sequence`; returns fresh states [T,B,.] and metrics []."""
-        losses, states, metrics = self.losses(batch, start)
-        grads = average(self.gradients(losses))
+        grads, states, metrics = self.differentiate(batch, start)
+        grads = average(grads)
         for part, optimizer in self.optimizers.items():
             metrics[f"grad_norm/{part}"] = optimizer.step(grads[part])
         if self.behavior.slow:
             self.behavior.slow.update(self.updates)
         self.updates += 1
-        return states, metrics | {f"loss/{k}": x.detach() for k, x in losses.items()}
+        return states, metrics
+
+    def differentiate(self, batch, start: State | None) -> tuple[dict, State, dict[str, Tensor]]:
+        """All that an update computes before it moves: {part: gradients}, states, metrics []."""
+        losses, states, metrics = self.losses(batch, start)
+        metrics |= {f"loss/{k}": x.detach() for k, x in losses.items()}
+        return self.gradients(losses), states, metrics
 
     def gradients(self, losses: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
         """Each optimizer's gradient of the losses it answers for.  {name: []} -> {part: gradients}.

@@ -16,12 +16,12 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dreamer_lite import fast, ledger
+from dreamer_lite import fast, fast_gpu, ledger
 from dreamer_lite.agent import Dreamer
 from dreamer_lite.envs import VectorEnv
 from dreamer_lite.presets import Config
 from dreamer_lite.replay import Replay
-from dreamer_lite.training import make_envs, make_replay, pick_device
+from dreamer_lite.training import make_envs, make_replay, pick_device, resident
 
 SIDE = 2048  # of the square matrices that tell the machine's rate
 TICKS = 256  # rows per stream to sample from
@@ -45,6 +45,8 @@ def measure(
     }
     flops = {name: count(part) for name, part in parts.items()}
     fast.accelerate(agent)
+    if place.type == "cuda":
+        fast_gpu.record(agent)
     rate = matmul_rate(place, side, repeats)
     seconds = {name: clock(part, place, repeats) for name, part in parts.items()}
     world.close()
@@ -56,6 +58,7 @@ def measure(
         "matmul_gflops": rate / 1e9,
         "parts": {name: row(seconds[name], flops[name], rate) for name in ORDER},
         "steps_per_second": pace(cfg, seconds),
+        "memory_gb": memory(place) / 1e9,
     }
 
 
@@ -226,6 +229,13 @@ def pace(cfg: Config, seconds: dict[str, float]) -> float:
     return cfg.envs / (tick + updates * (seconds["update"] + seconds["replay"]))
 
 
+def memory(device: torch.device) -> int:
+    """The most bytes that tensors on a CUDA GPU have taken; elsewhere those of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resident()
+
+
 def table(result: dict) -> str:
     """The numbers for people."""
     size = result["settings"]
@@ -238,7 +248,11 @@ def table(result: dict) -> str:
         f"{'part':<12} {'ms':>9} {'per s':>9} {'GFLOP':>9} {'%':>6}",
     ]
     lines += [line(name, numbers) for name, numbers in result["parts"].items()]
-    lines += ["", f"training: {result['steps_per_second']:.1f} agent steps per second"]
+    lines += [
+        "",
+        f"training: {result['steps_per_second']:.1f} agent steps per second",
+        f"memory: {result['memory_gb']:.2f} GB",
+    ]
     if result["load_before"] > 0.5:
         lines += [
             f"WARNING: the load average was {result['load_before']:.1f} before the start. This "

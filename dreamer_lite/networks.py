@@ -389,6 +389,8 @@ class Conv:
 class Encoder(nn.Module):
     """obs {name: [...,shape]} -> tokens e [...,E]: vectors by symlog and an MLP, then images.
 
+    Every image has a network of its own, so sizes may differ (the authors' code stacks several
+    images of one size as channels of one).
     squash: what happens to a vector before the MLP (V3: symlog; V1, V2: nothing).
     """
 

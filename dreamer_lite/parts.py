@@ -174,3 +174,4 @@ def copy_streams(source: Replay, here: np.ndarray, target: Replay) -> None:
         column[rows, there] = stored[name][rows, kept]
     target.fresh[there] = source.fresh[kept]
     target.total = source.total
+    target.written()

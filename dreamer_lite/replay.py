@@ -103,13 +103,23 @@ def nbytes(
 
 def check_memory(needed: int, available: int | None = None) -> None:
     """Refuse now what would otherwise be killed hours later: the ring fills page by page."""
-    if available is None:
-        available = psutil.virtual_memory().available
+    available = free_memory() if available is None else available
     if needed > available:
         raise ValueError(
             f"replay needs {needed / 1e9:.2f} GB when full but {available / 1e9:.2f} GB of memory "
             "are free; lower the replay capacity or the image size"
         )
+
+
+def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that may still be taken: what the system has left, or what its container allows."""
+    free = psutil.virtual_memory().available
+    try:
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
+        return min(free, int((group / "memory.max").read_text()) - used)
+    except (OSError, ValueError, KeyError):  # no container, or one without a limit ("max")
+        return free
 
 
 class Replay:
@@ -181,7 +191,8 @@ class Replay:
         if self.latent:
             if state is None:
                 raise ValueError("state must be the agent's State at this row, got None; pass it")
-            self.latents["h"][now], self.latents["z"][now] = self._pack(state, (self.streams,))
+            h, z = self._pack(state, (self.streams,))
+            self.latents["h"][now], self.latents["z"][now] = h.cpu().numpy(), z.cpu().numpy()
         for name, column in self.rows.items():
             column[now] = values[name]
         self.total += 1
@@ -213,13 +224,18 @@ class Replay:
         """
         if not self.latent:
             return
-        h, z = self._pack(states, where.rows.shape)
+        h, z = (x.cpu().numpy() for x in self._pack(states, where.rows.shape))
         alive = where.rows >= self.oldest
-        stream = np.broadcast_to(where.stream, where.rows.shape)
-        place = where.rows[alive] % self.size, stream[alive]
+        place = self._place_of(where, alive)
         self.latents["h"][place], self.latents["z"][place] = h[alive], z[alive]
 
-    def _pack(self, state: State, lead: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    def _place_of(self, where: Where, alive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where in the ring the rows that are still `alive` [T,B] are: position and stream."""
+        stream = np.broadcast_to(where.stream, where.rows.shape)
+        return where.rows[alive] % self.size, stream[alive]
+
+    def _pack(self, state: State, lead: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """h in half precision and the classes of z, where the state is."""
         deter, groups, classes = self.latent
         expected = [*lead, deter], [*lead, groups * classes]
         got = list(state.h.shape), list(state.z.shape)
@@ -229,7 +245,10 @@ class Replay:
                 "is it time-major, and does latent fit the agent?"
             )
         z = state.z.detach().unflatten(-1, (groups, classes)).argmax(-1)
-        return state.h.detach().half().cpu().numpy(), z.to(torch.uint8).cpu().numpy()
+        return state.h.detach().half(), z.to(torch.uint8)
+
+    def written(self) -> None:
+        """To be called after writing into the columns: a copy of them elsewhere is stale."""
 
     # Read
 
@@ -248,8 +267,7 @@ class Replay:
         """
         first, stream = self._draw(length, batch, fresh and self.online)
         rows = first + self.context + np.arange(length)[:, None]  # [T,B]
-        place = rows % self.size, stream
-        data = {name: column[place] for name, column in self.rows.items()}
+        data = self._take(self.rows, rows % self.size, stream)
         if not self.context:
             data["is_first"][0] = True  # nothing is known before: start as at a reset
         start = self._start(first % self.size, stream) if self.context else None
@@ -322,15 +340,18 @@ class Replay:
             self.fresh[stream] += length
         return taken
 
-    def _sequence(self, data: dict[str, np.ndarray]) -> Sequence:
-        tensors = {name: self._tensor(value) for name, value in data.items()}
-        obs = {k.removeprefix("obs/"): v for k, v in tensors.items() if k.startswith("obs/")}
-        return Sequence(obs, *(tensors[name] for name in FIELDS))
+    def _take(self, columns: dict, place: np.ndarray, stream: np.ndarray) -> dict[str, Tensor]:
+        """The entries at these positions of these streams, on the device."""
+        return {name: self._tensor(column[place, stream]) for name, column in columns.items()}
+
+    def _sequence(self, data: dict[str, Tensor]) -> Sequence:
+        obs = {k.removeprefix("obs/"): v for k, v in data.items() if k.startswith("obs/")}
+        return Sequence(obs, *(data[name] for name in FIELDS))
 
     def _start(self, place: np.ndarray, stream: np.ndarray) -> State:
-        h = self._tensor(self.latents["h"][place, stream]).float()
-        z = self._tensor(self.latents["z"][place, stream]).long()
-        return State(h, one_hot(z, self.latent.classes).flatten(-2).float())  # [B,D], [B,G*K]
+        data = self._take(self.latents, place, stream)
+        z = one_hot(data["z"].long(), self.latent.classes).flatten(-2)
+        return State(data["h"].float(), z.float())  # [B,D], [B,G*K]
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(array)

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dreamer_lite import checkpoint, distributed, envs, fast, ledger, parts
+from dreamer_lite import checkpoint, distributed, envs, fast, fast_gpu, ledger, parts
 from dreamer_lite.agent import Dreamer
 from dreamer_lite.distributions import Categorical
 from dreamer_lite.guard import require
@@ -65,9 +66,10 @@ def train(
         watch = Watch(log_every, eval_every, eval_episodes)
         run = Run(cfg, env_id, steps, logdir, seed, device, watch, tensorboard, progress)
         while run.step < steps and not stopped(signals):
-            run.tick()
+            action = run.act()
             for _ in range(run.pace.due()):
                 run.learn()
+            run.move(action)  # the environments step while a GPU still learns
             run.evaluate()
             run.log()
             run.keep(MILESTONES)
@@ -158,23 +160,27 @@ class Run:
 
     # The loop
 
-    def tick(self) -> None:
-        """One step of every stream: act on the newest row, remember it, see what comes."""
+    def act(self) -> np.ndarray:
+        """What every stream does on its newest row, which is remembered.  [N,A]."""
         action, self.state = self.agent.act(self.row, self.state)
         if self.step < self.cfg.replay.prefill:
             action = self.envs.sample()
         else:
             action = self.agent.explore(action)
         self.replay.add(self.row, self.state if self.cfg.replay.latents else None)
-        self.row = self.envs.step(action)
         self.step += self.cfg.envs
-        for episode in self.envs.finished:
-            self.logger.add("episode/score", episode.score)
-            self.logger.add("episode/length", episode.length)
         if self.ready():
             if not self.agent.updates and not self.pace.debt:
                 self.pace.debt = self.cfg.replay.pretrain * self.pace.size
             self.pace.earn(self.cfg.envs)
+        return action
+
+    def move(self, action: np.ndarray) -> None:
+        """One step of every environment."""
+        self.row = self.envs.step(action)
+        for episode in self.envs.finished:
+            self.logger.add("episode/score", episode.score)
+            self.logger.add("episode/length", episode.length)
 
     def ready(self) -> bool:
         """Whether there is enough experience to learn from; refuses to wait for ever."""
@@ -320,9 +326,15 @@ class Run:
             "frames": self.step * self.envs.repeat,
             "updates": self.agent.updates,
             "hours": round(self.logger.hours, 4),
+            "memory_gb": round(resident() / 1e9, 2),
         }
         ledger.write(self.logdir / "config.json", to_dict(self.cfg))
         ledger.write(self.logdir / "run.json", self.record | progress | more)
+
+
+def resident() -> int:
+    """Bytes of memory this process has; freed memory is kept, so this is about its most so far."""
+    return psutil.Process().memory_info().rss
 
 
 class Pace:
@@ -376,7 +388,8 @@ def make_agent(cfg: Config, obs: ObsSpec, action: ActionSpec, device: torch.devi
     """An agent with fast layers on its device; its first weights are the same on every device."""
     agent = fast.accelerate(Dreamer(cfg, obs, action)).to(device)
     agent.build_optimizers()  # anew: the moments live where the parameters do
-    return agent
+    alone = distributed.size() == 1  # a recording cannot wait for other processes
+    return fast_gpu.record(agent) if device.type == "cuda" and alone else agent
 
 
 def make_replay(
@@ -391,10 +404,16 @@ def make_replay(
     r, latent = cfg.replay, latent_spec(cfg)
     needed = nbytes(r.capacity, obs, action, latent)
     if progress:
-        tqdm.write(f"The replay takes {needed / 1e9:.2f} GB of memory when full.", file=sys.stderr)
+        rows = nbytes(r.capacity, obs, action)
+        tqdm.write(
+            f"The replay takes {needed / 1e9:.2f} GB of memory when full: {rows / 1e9:.2f} GB "
+            f"experience, {(needed - rows) / 1e9:.2f} GB latents.",
+            file=sys.stderr,
+        )
     check_memory(needed * distributed.local_size())
     kind = {"online": r.online, "episodes": r.episodes, "ends": r.ends}
-    return Replay(
+    replay = fast_gpu.DeviceReplay if fast_gpu.fits(needed, device) else Replay
+    return replay(
         r.capacity, cfg.envs, obs, action, latent=latent, seed=seed, device=device, **kind
     )
 

@@ -75,7 +75,7 @@ def test_small_versions_learn_from_their_own_kind_of_task(name, tmp_path):
     run = new_run(cfg, tmp_path, world)
     before = {k: x.clone() for k, x in run.agent.named_parameters()}
     while run.agent.updates < 2:
-        run.tick()
+        run.move(run.act())
         for _ in range(run.pace.due()):
             run.learn()
     moved = [k for k, x in run.agent.named_parameters() if not torch.equal(before[k], x)]
@@ -86,12 +86,12 @@ def test_small_versions_learn_from_their_own_kind_of_task(name, tmp_path):
 def test_learning_begins_with_a_number_of_updates_at_once(tmp_path):
     run = new_run(settings("v1", warmup=0, pretrain=5, ratio=0.5), tmp_path)
     while not run.agent.updates:
-        run.tick()
+        run.move(run.act())
         for _ in range(run.pace.due()):
             run.learn()
     assert run.step == 24 and run.agent.updates == 5
     for _ in range(12):  # 24 steps at half a replayed step each: one batch of 12
-        run.tick()
+        run.move(run.act())
         for _ in range(run.pace.due()):
             run.learn()
     assert run.agent.updates == 6
@@ -100,7 +100,7 @@ def test_learning_begins_with_a_number_of_updates_at_once(tmp_path):
 def actions_of(run, ticks):
     """What was carried out in `ticks` ticks, from the rows that followed."""
     for _ in range(ticks):
-        run.tick()
+        run.move(run.act())
     rows = run.replay.rows
     return rows["prev_action"][: run.replay.total][~rows["is_first"][: run.replay.total]]
 
@@ -139,5 +139,5 @@ def test_a_run_that_could_never_learn_says_so(tmp_path):
     run = new_run(settings("v1", length=12), tmp_path)  # an episode has eleven rows
     with pytest.raises(ValueError, match="no episode has replay.length = 12 rows after .* steps"):
         for _ in range(1000):
-            run.tick()
+            run.move(run.act())
     assert run.step < 600

@@ -1,5 +1,7 @@
 """Replay: what goes in comes out, in order, from one stream, and again after a restart."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -523,3 +525,13 @@ def test_still_images_pack_to_almost_nothing(tmp_path):
         replay.add(Row({"image": image}, np.zeros((1, 1), np.float32), zero, ~no, no))
     pack_rows(replay, tmp_path / "rows.npz")
     assert (tmp_path / "rows.npz").stat().st_size < 512 * 256 / 20
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("3000", 2200), ("max", None), (None, None)])
+def test_a_container_may_allow_less_than_the_machine_has(tmp_path, monkeypatch, limit, expected):
+    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=5000))
+    if limit:  # of 1000 bytes used 200 are a cache that goes when it must
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text("1000\n")
+        (tmp_path / "memory.stat").write_text("anon 800\ninactive_file 200\n")
+    assert module.free_memory(tmp_path) == (expected or 5000)

@@ -16,8 +16,8 @@ CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 # A module imports only from those above it.
 LAYERS = """
 guard distributed spaces transforms distributions heads networks rssm world_model returns behavior
-replay control envs optim presets agent checkpoint logger native fast_conv fast_rssm fast ledger
-parts training parcel report bench scores sweep doctor cli
+replay control envs optim presets agent checkpoint logger native fast_conv fast_rssm fast fast_gpu
+ledger parts training parcel report bench scores sweep doctor cli
 """.split()
 BESIDE = ["toys", "check", "explore", "study"]  # nothing in LAYERS imports these
 

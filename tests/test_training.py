@@ -228,7 +228,7 @@ def test_the_action_the_observation_and_the_reward_of_a_step_meet(tmp_path, monk
     monkeypatch.setattr(model.rssm, "observe", spy(model.rssm.observe, seen))
     monkeypatch.setattr(model, "loss", spy(model.loss, seen))
     for _ in range(60):
-        run.tick()
+        run.move(run.act())
     for _ in range(20):
         run.learn()
         batch, (_, action, first, _) = seen[0][0], seen[1]
@@ -255,7 +255,7 @@ def press(logdir, shift):
     cfg = replace(cfg, optim=Optimizers(LaProp(lr=1e-2, warmup=20)))
     run, losses = new_run(logdir, "training/Button-v0", cfg), []
     for _ in range(150):
-        run.tick()
+        run.move(run.act())
     actions = run.replay.rows["prev_action"]
     actions[:] = np.roll(actions, shift, 0)
     for _ in range(400):
@@ -298,7 +298,7 @@ def lived(run, ticks):
 
     run.replay.add = note
     for _ in range(ticks):
-        run.tick()
+        run.move(run.act())
     stacked = {k: torch.as_tensor(np.stack([r.obs[k] for r in rows])) for k in rows[0].obs}
     columns = [
         torch.as_tensor(np.stack([getattr(r, k) for r in rows])) for k in Sequence._fields[1:]
@@ -332,7 +332,7 @@ def test_a_sample_goes_on_from_what_the_agent_thought_one_row_earlier(tmp_path, 
 def test_an_update_starts_from_the_context_row_and_rewrites_the_rows_after_it(tmp_path):
     run = new_run(tmp_path, cfg=settings(batch=1, length=6))
     for _ in range(20):
-        run.tick()
+        run.move(run.act())
     run.replay.latents["h"][:] = 7.0  # a sentinel that no agent thinks
     seen, update = [], run.agent.update
     run.agent.update = spy(update, seen)
@@ -347,7 +347,7 @@ def test_an_update_starts_from_the_context_row_and_rewrites_the_rows_after_it(tm
 def test_a_reset_row_has_no_reward_and_no_action_and_is_trained_on(tmp_path):
     run = new_run(tmp_path)
     for _ in range(40):
-        run.tick()
+        run.move(run.act())
     rows, total = run.replay.rows, run.replay.total
     first = rows["is_first"][:total]
     assert first[0].all() and first.sum() > 8
@@ -388,7 +388,7 @@ def test_the_pace_counts_steps_of_the_agent_over_all_streams_and_survives_a_resu
     for until in (480, 1008):  # the second life resumes the first one
         run = new_run(tmp_path, "training/Short-v0", cfg, steps=until)
         while run.step < until:
-            run.tick()
+            run.move(run.act())
             updates += run.pace.due()
         run.finish()
     counted = 1008 - max(32, 5 * streams) + streams  # from the first step that may learn
@@ -537,7 +537,7 @@ def count_lines(logdir):
 def test_a_resumed_run_holds_what_the_stopped_one_held(tmp_path):
     run = new_run(tmp_path, "training/Short-v0", settings(prefill=2, warmup=2, length=4))
     for _ in range(21):
-        run.tick()
+        run.move(run.act())
         for _ in range(run.pace.due()):
             run.learn()
     run.save()
@@ -595,7 +595,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_from_the_last_good_state(
 def test_a_run_killed_before_its_first_checkpoint_starts_again(whole, tmp_path):
     run = new_run(tmp_path, CATCH, watch=Watch(log_every=25))
     for _ in range(30):
-        run.tick()
+        run.move(run.act())
         run.log()
     assert len(diary(tmp_path)) == 3
     catch(tmp_path)
@@ -661,7 +661,7 @@ def test_a_record_without_checkpoints_is_not_written_over(whole, tmp_path):
 
 def test_an_environment_that_ignores_its_seed_is_found_on_resume(tmp_path):
     run = new_run(tmp_path, "training/Unseeded-v0")
-    run.tick()
+    run.move(run.act())
     run.finish()
     before = files(tmp_path)
     with pytest.raises(ValueError, match="not deterministic given its seed"):
