@@ -232,6 +232,8 @@ def test_reading_takes_longer_where_there_is_more_to_read():
     assert times(text + "\n:::{exercise} One ★★\n:::") == (
         "about 10 minutes to read, 20 for the 1 exercises"
     )
+    exercises = "\n## Exercises\n" + "word " * 1200 + "\n## Further reading\n"
+    assert times(text + exercises) == "about 10 minutes to read"
 
 
 def test_the_differences_of_a_chapter_are_listed():
