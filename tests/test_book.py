@@ -237,3 +237,12 @@ def test_a_page_of_code_has_an_anchor_for_every_name():
     assert codepages.names(text) == {4: "f", 9: "A", 10: "A.g"}
     page = codepages.page("dreamer_lite/returns.py")
     assert '<span id="lambda_return">' in page and "<title>dreamer_lite/returns.py</title>" in page
+
+
+def test_a_layout_keeps_nothing_of_an_earlier_one(tmp_path):
+    gone = tmp_path / "data" / "runs" / "gone-s0" / "checkpoints" / "0000001000"
+    gone.mkdir(parents=True)
+    (gone / "agent.safetensors").write_text("")
+    sources.lay_out(tmp_path)
+    assert not (tmp_path / "data" / "runs" / "gone-s0").exists()
+    assert (tmp_path / "_toc.yml").exists()

@@ -69,6 +69,9 @@ def lay_out(target: Path) -> None:
     for old in [p for p in target.rglob("*") if p.is_file()]:
         if old.relative_to(target) not in wanted:
             old.unlink()
+    for folder in sorted((p for p in target.rglob("*") if p.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
     for name, path in wanted.items():
         copy = target / name
         if not copy.exists() or not filecmp.cmp(path, copy, shallow=True):

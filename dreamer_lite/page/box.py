@@ -53,10 +53,15 @@ def front_matter(text: str) -> dict:
 
 
 def times(text: str) -> str:
-    """How long the chapter takes, in words: read from its length and its exercises' grades."""
-    prose = re.sub(r"^```.*?^```$", "", text.split("---\n", 2)[2], flags=re.M | re.S)
-    cells = len(re.findall(r"^```\{code-cell\}", text, re.M))
-    equations = len(re.findall(r"^\$\$ \(eq-", text, re.M))
+    """How long the chapter takes, in words: read from its length and its exercises' grades.
+
+    The section of exercises is no reading: its minutes are those of the grades.
+    """
+    body = text.split("---\n", 2)[2]
+    body = re.sub(r"^## Exercises$.*?(?=^## |\Z)", "", body, flags=re.M | re.S)
+    prose = re.sub(r"^```.*?^```$", "", body, flags=re.M | re.S)
+    cells = len(re.findall(r"^```\{code-cell\}", body, re.M))
+    equations = len(re.findall(r"^\$\$ \(eq-", body, re.M))
     minutes = len(prose.split()) / WORDS + CELL * cells + EQUATION * equations
     grades = re.findall(r"^:+\{exercise\}.*?(★+|\bB)\s*$", text, re.M)
     work = sum(MINUTES[grade] for grade in grades)
