@@ -159,13 +159,12 @@ def convolution(channels: int, size: int, out: int) -> tuple[Callable, list[Tens
     return lambda: layer(x), [x, layer.weight]
 
 
-def folded(channels: int, size: int, out: int) -> tuple[Callable, list[Tensor]]:
+def folded(channels: int, size: int, out: int) -> tuple[Callable, list[Tensor], Callable]:
     """The last layer of the decoder with its doubling, folded into a 3×3 layer."""
-    layers = fast.FastSequential(
-        nn.Upsample(scale_factor=2), nn.Conv2d(channels, out, 5, padding=2)
-    )
+    layers = nn.Upsample(scale_factor=2), nn.Conv2d(channels, out, 5, padding=2)
+    quick, readable = fast.FastSequential(*layers), nn.Sequential(*layers)
     x = torch.randn(1024, channels, size, size)
-    return lambda: layers(x), [x, layers[1].weight]
+    return lambda: quick(x), [x, layers[1].weight], lambda: readable(x)
 
 
 def norm(rows: int) -> tuple[Callable, list[Tensor]]:
