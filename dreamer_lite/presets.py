@@ -340,7 +340,7 @@ SMALL = {"reward_layers": 1, "cont_layers": 1, "hidden": 64}
 # Of their replay: as in the papers no stored latents, and some random play to begin with
 SHORT = {"latents": False, "online": False, "prefill": 1024}
 
-# DreamerV1 at the size and pace of TOY
+# DreamerV1 at the size and pace of TOY. The floor of 3 nats is more than a whole toy has to tell.
 TOY_V1 = replace(
     V1,
     model=replace(
@@ -350,18 +350,20 @@ TOY_V1 = replace(
         units=64,
         vector_layers=3,
         conv=replace(V1.model.conv, depth=16),
-        obs_scale=16.0,
+        obs_scale=64.0,
         cont_scale=10.0,
-        **SMALL,
+        kl=replace(V1.model.kl, dyn=4.0, rep=4.0, free=0.1),
+        **SMALL | {"hidden": 128},
     ),
     behavior=replace(
         V1.behavior,
+        horizon=6,
         actor=replace(V1.behavior.actor, layers=2),
         critic=replace(V1.behavior.critic, layers=2),
     ),
-    optim=Optimizers(model=Adam(1e-3), actor=Adam(3e-4), critic=Adam(1e-3)),
+    optim=Optimizers(model=Adam(2e-3), actor=Adam(1e-3), critic=Adam(2e-3)),
     replay=replace(TOY.replay, **SHORT),
-    envs=8,
+    envs=32,
 )
 # DreamerV2 (Atari) at the size and pace of TOY
 TOY_V2 = replace(
@@ -373,21 +375,23 @@ TOY_V2 = replace(
         units=64,
         vector_layers=3,
         conv=replace(V2.model.conv, depth=16),
-        obs_scale=16.0,
-        **SMALL,
+        obs_scale=64.0,
+        kl=replace(V2.model.kl, dyn=16.0, rep=4.0),
+        **SMALL | {"hidden": 128},
     ),
     behavior=replace(
         V2.behavior,
+        horizon=6,
         actor=replace(V2.behavior.actor, layers=2, eta=3e-3),
         critic=replace(V2.behavior.critic, layers=2),
     ),
     optim=Optimizers(
-        model=Adam(1e-3, eps=1e-5, decay=1e-6),
-        actor=Adam(3e-4, eps=1e-5, decay=1e-6),
-        critic=Adam(1e-3, eps=1e-5, decay=1e-6),
+        model=Adam(2e-3, eps=1e-5, decay=1e-6),
+        actor=Adam(5e-4, eps=1e-5, decay=1e-6),
+        critic=Adam(2e-3, eps=1e-5, decay=1e-6),
     ),
     replay=replace(TOY.replay, **SHORT),
-    envs=8,
+    envs=32,
 )
 # DreamerV1 at the size and pace of VECTOR
 VECTOR_V1 = replace(

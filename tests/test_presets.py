@@ -349,9 +349,7 @@ def test_small_versions_change_sizes_and_pace_and_no_formula(small, paper):
     changed = {path.split(".")[-1] for path in diff(PRESETS[paper], PRESETS[small])}
     formulas = {
         "cell",
-        "dyn",
-        "rep",
-        "free",
+        "per_step",
         "head",
         "image_head",
         "vector_head",
@@ -360,5 +358,7 @@ def test_small_versions_change_sizes_and_pace_and_no_formula(small, paper):
         "gamma",
     }
     assert not formulas & changed
+    ours, papers = PRESETS[small].model.kl, PRESETS[paper].model.kl
+    assert ours.dyn / ours.rep == papers.dyn / papers.rep and ours.free <= papers.free
     actor = {p for p in diff(PRESETS[paper], PRESETS[small]) if p.startswith("behavior.actor")}
     assert actor <= {"behavior.actor.layers", "behavior.actor.eta"}
