@@ -176,7 +176,7 @@ class Run:
         return action
 
     def move(self, action: np.ndarray) -> None:
-        """One step of every environment."""
+        """One step of every environment.  action [N,A]."""
         self.row = self.envs.step(action)
         for episode in self.envs.finished:
             self.logger.add("episode/score", episode.score)
