@@ -1,6 +1,7 @@
 """The committed notebooks are what a run of their texts gives, and the runner notices when not."""
 
 import json
+import shutil
 
 import codepages
 import nbformat
@@ -143,8 +144,51 @@ def test_a_chapter_depends_on_its_own_data_and_on_no_other_exercises():
     text = run_book.BOOK / "09-lambda-returns.md"
     names = {path.relative_to(run_book.ROOT).as_posix() for path in run_book.inputs(text)}
     assert {"dreamer_lite/returns.py", "dreamer_lite/check/c09.py", "book/equations.yml"} <= names
+    assert {"dreamer_lite/kernels.c", "book/_toc.yml"} <= names  # compiled; what is written
     assert "dreamer_lite/check/c07.py" not in names and "book/solutions/07.md" not in names
     assert run_book.other_check(run_book.ROOT / "dreamer_lite/check/c07.py", "09")
+
+
+STUDY = """from dreamer_lite import study
+study.recorded("tiny", lambda: [{"kl": 2}])"""
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A book of one page with one study, laid out to be run: its text, its study, the layout."""
+    book, folder = tmp_path / "book", tmp_path / "_build/book"
+    for name, value in dict(ROOT=tmp_path, BOOK=book, CACHE=tmp_path / "executed").items():
+        monkeypatch.setattr(run_book, name, value)
+    (book / "data/studies").mkdir(parents=True)
+    text, kept = book / "01-page.md", book / "data/studies/tiny.json"
+    text.write_text((TEXT % "1").replace("print(1)", STUDY))
+    kept.write_text('{"rows": [{"kl": 1}]}')
+    shutil.copytree(book, folder)
+    return text, kept, folder
+
+
+def test_a_full_run_brings_its_studies_into_the_book_and_a_quick_one_does_not(tiny, monkeypatch):
+    text, kept, folder = tiny
+    old = kept.read_text()
+    monkeypatch.setenv("BOOK_PROFILE", "full")
+    assert "'kl': 2" in run_book.run(text, "quick", folder)[0].read_text()
+    assert kept.read_text() == old
+    shutil.copy(kept, folder / "data/studies")  # as when the book is laid out again
+    (folder / "data/studies/other.json").write_text("of a page that does not run now")
+    first, _ = run_book.run(text, "full", folder)
+    assert "'kl': 2" in first.read_text() and json.loads(kept.read_text())["rows"] == [{"kl": 2}]
+    assert [path.name for path in kept.parent.iterdir()] == ["tiny.json"]
+    monkeypatch.setattr(run_book, "execute", None)  # the study is kept, so nothing runs again
+    assert run_book.run(text, "full", folder)[0] == first
+
+
+def test_a_full_run_that_fails_keeps_the_studies_it_made(tiny, monkeypatch):
+    text, kept, folder = tiny
+    text.write_text(text.read_text().replace(STUDY, STUDY + "\n1 / 0"))
+    monkeypatch.setenv("BOOK_PROFILE", "full")
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        run_book.run(text, "full", folder)
+    assert json.loads(kept.read_text())["rows"] == [{"kl": 2}]
 
 
 TIME = dict(seconds=10.0, profile="quick", hardware="a laptop", date="2026-01-01")
@@ -156,6 +200,17 @@ def test_a_running_time_that_says_the_same_changes_no_file():
     assert run_book.steady(TIME, far) == far
     assert run_book.steady(None, near) == near
     assert run_book.steady(TIME, other := near | dict(hardware="another")) == other
+
+
+def test_a_page_has_the_date_of_the_run_whose_outputs_it_shows(tmp_path):
+    text, new = tmp_path / "09-x.md", tmp_path / "new.ipynb"
+    for path in (text.with_suffix(".ipynb"), new):
+        nbformat.write(executed(), path)
+    near = TIME | dict(seconds=12.0, date="2026-02-02")
+    assert run_book.kept(text, new, TIME, near) == TIME
+    nbformat.write(executed(outputs=[]), new)
+    assert run_book.kept(text, new, TIME, near) == TIME | dict(date="2026-02-02")
+    assert run_book.kept(text, new, None, near) == near
 
 
 def test_slow_chapters_are_named():
@@ -183,7 +238,7 @@ def test_the_box_states_the_running_time_of_this_very_execution():
     nb = executed(outputs=[new_output("execute_result", data=data, execution_count=1)])
     told = sources.with_time(nb, TIME).cells[1].outputs[0].data
     assert told["text/markdown"].endswith(
-        "measured: 10 s of processor time (quick profile, a laptop)"
+        "measured: 10 s of processor time (quick profile, a laptop), last run on 2026-01-01"
     )
     assert told["text/plain"] == told["text/markdown"] and told["image/png"] == "measured: x"
 
@@ -203,6 +258,14 @@ def test_the_status_page_is_rewritten_between_its_marks_only():
     assert new.startswith("A\n") and new.endswith("B\n") and "old" not in new
     assert "| {doc}`09-x` | 10 s | quick | a laptop | 2026-01-01 |" in new
     assert sources.with_status(new, {"09-x": TIME}) == new
+
+
+def test_the_readme_lists_every_written_chapter():
+    readme = (run_book.ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [
+        t.name for t in run_book.chapters() if f"| [{t.name[:2].lstrip('0')} · " not in readme
+    ]
+    assert [name for name in missing if name[:2].isdecimal() and name[:2] != "00"] == []
 
 
 def test_links_between_pages_name_the_file_that_is_laid_out(tmp_path):

@@ -1,5 +1,8 @@
 """The rules for chapters: every written chapter keeps them, and each rule can say no."""
 
+import ast
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import jupytext
@@ -39,6 +42,7 @@ BROKEN = {
     "two objectives": (", find the off-by-one]", "]", "needs 3 objectives, has 2"),
     "no question": ("trust the critic?\nobj", "trust the critic.\nobj", "question mark"),
     "a later prerequisite": ("requires: [8]", "requires: [12]", "numbers of earlier chapters"),
+    "an unwritten prerequisite": ("requires: [8]", "requires: [3, 8]", "are not written, [3]"),
     "an unknown paper": ("{key: sample2020", "{key: nobody1999", "its key in references.bib"),
     "an absent widget": ("widget: lambda-lab", "widget: kl-lab", "`widget` is 'kl-lab'"),
     "an absent symbol": ("[returns.lambda_return]", "[returns.mu_return]", "returns.mu_return"),
@@ -61,6 +65,10 @@ BROKEN = {
     "a typed integer": ("What was it worth?", "It scored 817.", "number 817 is typed"),
     "a result in a formula": ("for $\\lambda = 0$", "for $\\lambda = 0.3$", "number 0.3 is typed"),
     "a result typed in say": ("is one half.", "is 0.5.", "number 0.5 is typed"),
+    "a constant in braces": ("is one half.", "is {0.5}.", "number 0.5 is typed"),
+    "a formatted constant": ("is one half.", "is {12_000:,}.", "number 12,000 is typed"),
+    "a sum of constants": ("is one half.", "is {0.25 + 0.25:.2f}.", "number 0.50 is typed"),
+    "a constant and its unit": ("is one half.", "is {40} %.", "number 40 % is typed"),
     "a stale number": ("All papers take λ = 0.95.", "", "`numbers` lists 0.95"),
     "a number without reason": ("the λ of all three papers", "lambda", "0.95 needs a reason"),
     # notation
@@ -120,14 +128,68 @@ def attempt(rule, page):
         return []
 
 
+def test_right_answers_that_all_stand_at_one_place_are_refused(tmp_path):
+    book = shutil.copytree(BOOK, tmp_path / "book")
+    one = (book / "quizzes/09.yml").read_text()
+    two = one.replace('"9.1"', '"9.2"')
+    text = SAMPLE.read_text().replace('Quiz("9.1")', 'Quiz("9.1")\nQuiz("9.2")')
+    (book / "quizzes/09.yml").write_text(one + two)
+    assert "stand at one place" in lint_book.quizzes(Page(SAMPLE, text, book))[0]
+    first = two.index("    - ")
+    moved = two[:first] + "    - {text: never, why: It always depends on one.}\n" + two[first:]
+    (book / "quizzes/09.yml").write_text(one + moved)
+    assert lint_book.quizzes(Page(SAMPLE, text, book)) == []
+
+
+def test_no_place_holds_more_than_half_of_the_right_answers():
+    rows = [page.data(f"quizzes/{page.number:02d}.yml") for page in CHAPTERS]
+    found = Counter(place for quizzes in rows for place in lint_book.places(quizzes))
+    assert found.total() >= len(CHAPTERS) and max(found.values()) <= found.total() / 2, found
+
+
 def test_letters_are_found_in_formulas_only():
     text = "A $x_t + \\mathrm{cat}$ `$q$` and\n$$\n\\hat\\gamma_{\\text{old}} = K\n$$\n"
     assert lint_book.letters(text) == {"x", "t", "gamma", "K"}
 
 
+def test_a_number_is_typed_unless_a_name_or_a_call_made_it():
+    call = ast.parse("""say("1.5 " f"a {x:.2f} b {2.5}{-3.5:+} {y} " + f"{len('4.5')}")""")
+    assert lint_book.literal(call.body[0].value) == ["1.5 a ", " b 2.5-3.5 ", " ", "", ""]
+
+
 def test_a_symbol_may_be_declared_on_its_page():
     change = (r"for $\lambda = 0$", r"for $\lambda = \kappa$")
     assert sample(change, ("numbers: {", "symbols: {kappa: a bound}\nnumbers: {")) == []
+
+
+def test_a_letter_has_one_meaning_unless_it_is_listed_for_one_chapter():
+    assert lint_book.contract(CHAPTERS) == []
+
+
+def test_two_meanings_of_a_letter_are_noticed(tmp_path):
+    book = shutil.copytree(BOOK, tmp_path / "book")
+    gate, share = ({"u": f"the {name}"} for name in ("gate", "share"))
+    four, six = (
+        Page(book / f"0{n}-x.md", f"---\nsymbols: {own}\n---\n", book)
+        for n, own in ((4, gate), (6, share))
+    )
+    found = lint_book.contract([four, six])
+    assert [text.split(":")[0] for text in found] == ["u in chapter 4", "u in chapter 6"]
+    rows = "| $u$ | 4 | the gate |\n| $u$, $\\varphi$ | 6, 7 | the share |\n"
+    with (book / "notation.md").open("a") as file:
+        file.write(f"\n{lint_book.LOCAL}\n\n| letter | chapter | meaning |\n|---|---|---|\n{rows}")
+    assert lint_book.contract([four]) == []
+    assert ["phi in chapter 6" in text for text in lint_book.contract([four, six])] == [True]
+    other = Page(four.path, "---\nsymbols: {u: another gate}\n---\n", book)
+    assert "'another gate'" in lint_book.contract([other])[0]
+
+
+def test_a_letter_of_another_chapter_is_not_known():
+    change = (r"for $\lambda = 0$", r"for $\lambda = u$")
+    assert sample(change) == ["symbol u is not in notation.md, nor in `symbols`"]
+    six = next(page for page in CHAPTERS if page.number == 6)
+    bare = Page(six.path, six.text.replace("  u: the unimix\n", ""))
+    assert lint_book.notation(bare) == ["symbol u is not in notation.md, nor in `symbols`"]
 
 
 @pytest.mark.parametrize("text", [page.path for page in CHAPTERS], ids=lambda path: path.stem)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from matplotlib.figure import Figure
@@ -19,7 +20,9 @@ from dreamer_lite.page import (
     Solution,
     agent_drawing,
     box,
+    drawing,
     equation,
+    files,
     say,
     show,
     table,
@@ -27,7 +30,6 @@ from dreamer_lite.page import (
 )
 from dreamer_lite.page.box import times
 from dreamer_lite.page.drawing import describe
-from dreamer_lite.page.drawing import png as drawing_png
 from dreamer_lite.page.files import book_folder, chapter_of
 from dreamer_lite.page.lab import module
 from dreamer_lite.page.source import code_lines, name, resolve, short_docstrings, source
@@ -222,7 +224,8 @@ def test_the_running_time_is_that_of_the_timing_record(inside):
     (inside / "data").mkdir()
     entry = dict(seconds=12.3, profile="quick", hardware="a laptop", date="2026-01-01")
     (inside / "data/timing.json").write_text(json.dumps({"09-sample": entry}))
-    assert "measured: 12 s of processor time (quick profile, a laptop)" in box(9).markdown
+    words = "measured: 12 s of processor time (quick profile, a laptop), last run on 2026-01-01"
+    assert words in box(9).markdown
 
 
 def test_reading_takes_longer_where_there_is_more_to_read():
@@ -270,16 +273,65 @@ def test_a_lab_that_is_mute_heavy_or_not_inlined_is_refused(inside):
 
 
 def test_the_drawing_fills_the_boxes_of_the_chapters_so_far():
-    assert "New: returns. Built before: world, memory" in agent_drawing(9).plain
-    assert describe(15).endswith("Still to come: none.")
+    words = describe(9, set(range(16)))
+    assert "New: returns. Built before: world, memory" in words and "later: none. Still" in words
+    assert describe(15, set()).endswith("Still to come: none.")
     assert {box.chapter for box in BOXES.values()} == set(range(1, 12))
 
 
-@pytest.mark.parametrize("chapter", [1, 15])
-def test_the_drawings_on_announced_pages_are_those_of_the_code(chapter):
-    stored = (BOOK / f"_assets/agent/{chapter:02d}.png").read_bytes()
-    ours, theirs = (Image.open(io.BytesIO(x)).convert("L") for x in (drawing_png(chapter), stored))
-    assert ours.size == theirs.size and ImageChops.difference(ours, theirs).getextrema()[1] < 64
+def test_a_box_whose_chapter_is_not_written_is_not_shown_as_built():
+    words = "New: returns. Built before: imagination. Explained later: world, memory"
+    assert words in agent_drawing(9).plain  # of the model book only chapters 8 and 9 are written
+    one, other = (drawing.svg(9, ready) for ready in ({8}, {4, 8}))
+    assert one.count("explained later") == other.count("explained later") + 2  # posterior, prior
+
+
+def test_chapters_are_written_once_the_contents_call_them_notebooks(inside):
+    assert files.written(inside) == {8, 9}
+    lines = "# - file: 02-x.ipynb\n- file: 03-y.ipynb\n- file: 04-z\n- file: speed.ipynb\n"
+    (inside / "_toc.yml").write_text(lines)
+    assert files.written(inside) == {3}
+
+
+def test_the_drawing_comes_as_small_vectors_that_are_always_the_same_and_as_a_picture():
+    shown = forms(agent_drawing(9))
+    assert shown["image/svg+xml"] == forms(agent_drawing(9))["image/svg+xml"]
+    assert len(shown["image/svg+xml"].encode()) < 40_000
+    assert Image.open(io.BytesIO(base64.b64decode(shown["image/png"]))).size == (910, 450)
+    root = ElementTree.fromstring(shown["image/svg+xml"])
+    assert root.attrib["role"] == "img" and root[0].text == shown["text/plain"]
+    assert not re.search(r"20\d\d-|matplotlib|<metadata", shown["image/svg+xml"])
+
+
+def luminance(color):
+    """Of #rrggbb, as the accessibility guidelines define it."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(*colors):
+    dark, light = sorted(map(luminance, colors))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_the_drawing_is_legible_on_light_and_dark_pages():
+    grounds = re.findall(r'<path d="M 0 324[^"]*"\s*style="fill: ([^";]*)', agent_drawing(9).svg)
+    assert grounds == ["none"]  # the page shows through
+    assert all(contrast(drawing.GRAY, page) > 3 for page in ("#ffffff", "#14181e", "#111111"))
+    assert all(contrast("#111111", look.face) > 7 for look in drawing.LOOKS.values())
+
+
+def test_the_drawings_on_announced_pages_are_those_of_the_code():
+    ready, folder = files.written(BOOK), BOOK / "_assets/agent"
+    announced = set(range(1, 16)) - ready
+    assert {int(path.stem) for path in folder.iterdir()} == announced
+    for chapter in announced:
+        new = drawing.png(chapter, ready)
+        stored = (folder / f"{chapter:02d}.png").read_bytes()
+        ours, theirs = (Image.open(io.BytesIO(x)).convert("L") for x in (new, stored))
+        assert ours.size == theirs.size, chapter
+        assert ImageChops.difference(ours, theirs).getextrema()[1] < 64, f"draw {chapter} anew"
 
 
 def test_the_book_is_found_from_inside_and_from_above(inside, monkeypatch):

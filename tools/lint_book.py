@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import yaml
 from sources import BOOK, ROOT, chapters
 
-from dreamer_lite.page import quiz, solution, source
+from dreamer_lite.page import files, quiz, solution, source
 
 FIELDS = """title question objectives requires provides papers equations widget exercises
 numbers""".split()
@@ -31,7 +31,8 @@ RESULT = re.compile(
     r"|(?<![\w.])\d{3,}(?![\w.]?\d)"  # three digits and more
     r"|(?<![\w.])\d+e-?\d+"
 )
-FREE = set("ijkmnfg")  # indices and functions, said where they are used
+FREE = set("ijkmng")  # indices and counts, said where they are used
+LOCAL = "## Letters of one chapter"  # the table in notation.md of what a chapter alone means
 ROMAN = "mathrm|text|textrm|operatorname|mathtt|mbox|begin|end|label"
 GREEK = set(
     """alpha beta gamma delta epsilon varepsilon zeta eta theta kappa lambda mu nu xi pi rho sigma
@@ -136,6 +137,8 @@ def front_matter(page: Page) -> list[str]:
         found.append("`question` must be one sentence that ends in a question mark")
     if not all(isinstance(n, int) and n < page.number for n in head["requires"]):
         found.append(f"`requires` lists numbers of earlier chapters, got {head['requires']}")
+    if absent := [n for n in head["requires"] if n not in files.written(page.book)]:
+        found.append(f"`requires` names chapters that are not written, {absent}")
     bib = (page.book / "references.bib").read_text(encoding="utf-8")
     for paper in head["papers"]:
         if not {"key", "version"} <= set(paper) or f"{{{paper['key']}," not in bib:
@@ -295,16 +298,31 @@ def result_like(text: str) -> list[str]:
 
 
 def literal(call: ast.Call) -> list[str]:
-    """The typed parts of a sentence passed to `say`."""
+    """The typed parts of a sentence passed to `say`; a constant in braces is one, too."""
     nodes = [n for arg in call.args for n in ast.walk(arg)]
-    formats = {id(c) for n in nodes if isinstance(n, ast.FormattedValue) for c in ast.walk(n)}
-    strings = (n for n in nodes if isinstance(n, ast.Constant) and id(n) not in formats)
-    return [n.value for n in strings if isinstance(n.value, str)]
+    sentences = [n for n in nodes if isinstance(n, ast.JoinedStr)]
+    inner = {id(part) for n in sentences for child in n.values for part in ast.walk(child)}
+    outer = [n for n in nodes if id(n) not in inner]
+    plain = [n.value for n in outer if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return plain + [text for n in outer if isinstance(n, ast.JoinedStr) for text in pieces(n)]
+
+
+def pieces(sentence: ast.JoinedStr) -> list[str]:
+    """The text between what is computed: f"{0.5:.0%} of {x} units" -> "50% of ", " units"."""
+    found = [""]
+    for part in sentence.values:
+        if any(isinstance(node, ast.Name | ast.Call) for node in ast.walk(part)):
+            found.append("")
+        else:
+            alone = ast.fix_missing_locations(ast.Expression(ast.JoinedStr([part])))
+            found[-1] += eval(compile(alone, "say", "eval"))
+    return found
 
 
 def notation(page: Page) -> list[str]:
     """A letter in a formula stands in the table of notation, or in the page's own `symbols`."""
-    table = (page.book / "notation.md").read_text(encoding="utf-8")
+    before, _, after = (page.book / "notation.md").read_text(encoding="utf-8").partition(LOCAL)
+    table = before + after.partition("\n## ")[2]
     shapes = re.findall(r"\b[A-Z]\b", table.split("## Symbols")[0])
     own = {str(name) for name in page.head.get("symbols") or {}}
     used, known = letters(page.text.split("---\n", 2)[2]), letters(table)
@@ -319,9 +337,43 @@ def letters(text: str) -> set[str]:
     found = set()
     for display, line in re.findall(r"\$\$(.*?)\$\$|\$([^$\n]+)\$", text, re.S):
         formula = re.sub(rf"\\(?:{ROMAN})\*?\{{[^{{}}]*\}}", " ", display or line)
-        found |= {name for name in re.findall(r"\\([A-Za-z]+)", formula) if name in GREEK}
+        greek = {name for name in re.findall(r"\\([A-Za-z]+)", formula) if name in GREEK}
+        found |= {name.removeprefix("var") for name in greek}
         found |= set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", " ", formula)))
     return found
+
+
+def local_letters(table: str) -> dict[tuple[str, int], str]:
+    """{(letter, chapter): meaning}: what notation.md gives to one chapter alone."""
+    section = table.partition(LOCAL)[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\$[^|]+\$) \| ([\d, ]+) \| (.+?) \|$", section, re.M)
+    return {
+        (letter, int(chapter)): meaning
+        for name, chapters, meaning in rows
+        for letter in letters(name)
+        for chapter in chapters.split(",")
+    }
+
+
+def contract(pages: list[Page]) -> list[str]:
+    """One letter, one meaning: what a page's `symbols` add, notation.md lists as its own.
+
+    In the same words, and nothing else; so no two pages can differ about a letter unnoticed.
+    """
+    said = {
+        (str(letter), page.number): meaning
+        for page in pages
+        for letter, meaning in (page.head.get("symbols") or {}).items()
+    }
+    table = (pages[0].book / "notation.md").read_text(encoding="utf-8") if pages else ""
+    written = {page.number for page in pages}
+    local = {key: meaning for key, meaning in local_letters(table).items() if key[1] in written}
+    return [
+        f"{letter} in chapter {chapter}: its `symbols` say {said.get((letter, chapter))!r}, "
+        f"notation.md, {LOCAL[3:]!r}, says {local.get((letter, chapter))!r}"
+        for letter, chapter in sorted(said.keys() | local.keys())
+        if said.get((letter, chapter)) != local.get((letter, chapter))
+    ]
 
 
 def figures(page: Page) -> list[str]:
@@ -440,7 +492,17 @@ def quizzes(page: Page) -> list[str]:
             quiz.choices(name, data)
         except (ValueError, TypeError, KeyError) as error:
             found.append(f"quiz {name}: {error}")
+    if not found and len(rows) > 1 and len(set(places(rows))) == 1:
+        found.append("all right answers stand at one place; reorder the choices of a quiz")
     return found
+
+
+def places(rows: dict) -> list[int]:
+    """The place of each quiz's right answer among its choices."""
+    return [
+        [bool(choice.get("right")) for choice in data["choices"]].index(True)
+        for data in rows.values()
+    ]
 
 
 def citations(page: Page) -> list[str]:
@@ -516,7 +578,9 @@ def cycle(requires: dict[int, list[int]]) -> list[int]:
 
 def main(*names: str) -> int:
     """Print what is wrong with the chapters; 1 if anything is."""
-    found = [f"{page.path.name}: {text}" for page in pages(names) for text in complaints(page)]
+    checked = pages(names)
+    found = [f"{page.path.name}: {text}" for page in checked for text in complaints(page)]
+    found += contract(checked)
     rows = yaml.safe_load((BOOK / "equations.yml").read_text(encoding="utf-8")) or {}
     found += [
         f"equations.yml: {t}" for name, row in rows.items() for t in row_problems(name, row) if t

@@ -4,13 +4,14 @@
     python tools/run_book.py --html            # the same, then the website: _build/html
     python tools/run_book.py --store           # the same, and puts the notebooks into book/
     python tools/run_book.py 09 --html         # one chapter: _build/preview-09/_build/html
-    python tools/run_book.py --profile full    # the experiments at full length
+    python tools/run_book.py --profile full    # the experiments anew, into book/data/studies
 
 A chapter runs again only if its text, what it reads, the package, the lock file or the profile
-changed. Only --store touches tracked files. Budgets: see BUDGET.
+changed. Only --store and --profile full touch tracked files. Budgets: see BUDGET.
 """
 
 import argparse
+import contextlib
 import datetime
 import hashlib
 import json
@@ -18,7 +19,7 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jupytext
@@ -34,6 +35,7 @@ from dreamer_lite import ledger
 
 CACHE = ROOT / "_build/executed"
 TIMING = BOOK / "data/timing.json"  # of the stored notebooks
+STUDIES = "data/studies"  # where `dreamer_lite.study` keeps experiments, in a folder of chapters
 CELL_LIMIT = 7200  # seconds, so that a hanging cell does not hang the build
 BUDGET = {"quick": (60, 540), "full": (4500, 4500)}  # processor seconds: a chapter, all of them
 STEADY = 0.3  # a running time that moved less than this share is the same
@@ -50,9 +52,10 @@ def fingerprint(paths: Iterable[Path], *words: str) -> str:
 def inputs(text: Path) -> list[Path]:
     """All files that a chapter's outputs depend on."""
     number, words = text.name[:2], text.read_text(encoding="utf-8")
-    package = [p for p in (ROOT / "dreamer_lite").rglob("*.py") if not other_check(p, number)]
+    package = [p for kind in ("*.py", "*.c") for p in (ROOT / "dreamer_lite").rglob(kind)]
+    package = [p for p in package if not other_check(p, number)]
     own = [BOOK / f"quizzes/{number}.yml", BOOK / f"solutions/{number}.md"]
-    tables = [BOOK / "equations.yml", BOOK / "differences.yml"]
+    tables = [BOOK / name for name in ("equations.yml", "differences.yml", "_toc.yml")]
     labs = [p for p in (BOOK / "labs").glob("*") if "Lab(" in words and p.is_file()]
     data = [p for p in (BOOK / "data").glob("*/*") if p.stem in words or p.name in words]
     data += [p for p in (BOOK / "data").glob("*.json") if p.name in words]
@@ -93,20 +96,46 @@ def execute(text: Path, folder: Path) -> nbformat.NotebookNode:
 
 def run(text: Path, profile: str, folder: Path) -> tuple[Path, dict]:
     """The executed chapter and its timing; from the cache if nothing changed."""
-    key = fingerprint(inputs(text), profile, platform.python_version())
-    stored = CACHE / text.stem / f"{profile}-{key}.ipynb"
-    timing = stored.with_suffix(".json")
-    if not timing.exists():
+    if not (timing := cached(text, profile).with_suffix(".json")).exists():
         print(f"running {text.name} ...", flush=True)
         start = processor_time()
-        nb = execute(text, folder)
+        with bringing_studies(folder, profile):
+            nb = execute(text, folder)
         entry = timed(processor_time() - start, profile)
+        stored = cached(text, profile)  # another one if there are new studies
         stored.parent.mkdir(parents=True, exist_ok=True)
         for outdated in stored.parent.glob(f"{profile}-*"):
             outdated.unlink()
         nbformat.write(nb, stored)
+        timing = stored.with_suffix(".json")
         timing.write_text(json.dumps(entry))
-    return stored, json.loads(timing.read_text())
+    return timing.with_suffix(".ipynb"), json.loads(timing.read_text())
+
+
+def cached(text: Path, profile: str) -> Path:
+    """Where the executed chapter lies, or will lie, for what it depends on now."""
+    key = fingerprint(inputs(text), profile, platform.python_version())
+    return CACHE / text.stem / f"{profile}-{key}.ipynb"
+
+
+@contextlib.contextmanager
+def bringing_studies(folder: Path, profile: str) -> Iterator[None]:
+    """Put the studies that a full run makes in `folder` into the book, also if it fails later."""
+    before = studies(folder)
+    try:
+        yield
+    finally:
+        made = studies(folder).items() - before.items() if profile == "full" else ()
+        for name, text in made:
+            (BOOK / STUDIES).mkdir(parents=True, exist_ok=True)
+            write(BOOK / STUDIES / name, text)
+
+
+def studies(folder: Path) -> dict[str, str]:
+    """The studies beside the chapters of a folder, by the names of their files."""
+    return {
+        path.name: path.read_text(encoding="utf-8") for path in (folder / STUDIES).glob("*.json")
+    }
 
 
 def processor_time() -> float:
@@ -129,6 +158,16 @@ def steady(old: dict | None, new: dict) -> dict:
     return old if close else new
 
 
+def kept(text: Path, executed: Path, old: dict | None, new: dict) -> dict:
+    """The entry to store; where the running time is steady but the page is not, the day is new."""
+    entry, stored = steady(old, new), text.with_suffix(".ipynb")
+    if entry is new:
+        return new
+    shown = sources.with_time(nbformat.read(executed, 4), old)
+    same = stored.exists() and nbformat.read(stored, 4) == shown
+    return old if same else old | {"date": new["date"]}
+
+
 def over_budget(times: dict[str, dict], profile: str) -> list[str]:
     """Which chapters, or all of them together, take too long."""
     one, all_of_them = BUDGET[profile]
@@ -145,7 +184,10 @@ def store(texts: list[Path], executed: dict[str, Path], times: dict[str, dict]) 
     """Put executed notebooks beside their texts and their times into the record."""
     record = json.loads(TIMING.read_text()) if TIMING.exists() else {}
     listed = [text.stem for text in chapters()]
-    record |= {name: steady(record.get(name), entry) for name, entry in times.items()}
+    record |= {
+        text.stem: kept(text, executed[text.stem], record.get(text.stem), times[text.stem])
+        for text in texts
+    }
     record = {name: record[name] for name in listed if name in record}
     write(TIMING, json.dumps(record, indent=1) + "\n")
     write(BOOK / "status.md", sources.with_status((BOOK / "status.md").read_text(), record))

@@ -21,7 +21,7 @@ def box(chapter: int) -> Output:
     path = text_of(chapter)
     text = path.read_text(encoding="utf-8")
     head = front_matter(text)
-    needs = ", ".join(f"chapter {int(n)}" for n in head["requires"]) or "nothing"
+    needs = ", ".join(f"chapter {int(n)}" for n in head["requires"]) or "no other chapter"
     built = ", ".join(f"`{symbol}`" for symbol in head["provides"]) or "nothing new"
     lines = [
         f"**Question.** {head['question']}",
@@ -84,8 +84,8 @@ def measured(stem: str) -> str:
 
 
 def timing_words(entry: dict | None) -> str:
-    """One entry of the timing record in words."""
+    """One entry of the timing record in words, with the day of the run."""
     if not entry:
         return UNMEASURED
     machine = f"{entry['profile']} profile, {entry['hardware']}"
-    return f"{entry['seconds']:.0f} s of processor time ({machine})"
+    return f"{entry['seconds']:.0f} s of processor time ({machine}), last run on {entry['date']}"

@@ -1,9 +1,11 @@
 """Where the book's data stands: quizzes, equations, labs, solutions, beside the chapters."""
 
+import re
 from functools import cache
 from pathlib import Path
 
 MARK = "equations.yml"  # the folder that holds this file is the book
+NOTEBOOK = re.compile(r"^ *- file: (\d\d)-[\w-]+\.ipynb *$", re.M)
 
 
 def book_folder() -> Path:
@@ -18,6 +20,11 @@ def book_folder() -> Path:
         f"found no book (a folder with {MARK}) in {here} or above it; this page needs the whole "
         "book beside it: take the folder `book` of the repository, not the single notebook"
     )
+
+
+def written(book: Path) -> set[int]:
+    """The chapters that are written: in the contents they have the extension of a notebook."""
+    return {int(n) for n in NOTEBOOK.findall((book / "_toc.yml").read_text(encoding="utf-8"))}
 
 
 def read_yaml(path: Path) -> dict:

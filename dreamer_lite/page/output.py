@@ -10,19 +10,22 @@ from dataclasses import dataclass
 class Output:
     """What a cell displays. JupyterLab, GitHub and the website take `html`, then `markdown`;
 
-    print takes `png`, then `markdown`; a terminal takes `plain`.
+    print takes `png`, then `markdown`; a terminal takes `plain`. Where there is an `svg`, those
+    who can show it prefer it to the `png`.
     """
 
     plain: str
     markdown: str = ""
     html: str = ""
     png: bytes = b""
+    svg: str = ""
 
     def _repr_mimebundle_(self, **_) -> dict[str, str]:
         forms = {
             "text/plain": self.plain,
             "text/markdown": self.markdown,
             "text/html": self.html,
+            "image/svg+xml": self.svg,
             "image/png": base64.b64encode(self.png).decode(),
         }
         return {kind: text for kind, text in forms.items() if text}

@@ -199,6 +199,16 @@ def test_the_dark_switch_changes_the_colors(visit):
     pytest.fail("the colors stay the same")
 
 
+def test_the_drawing_of_the_agent_is_in_vectors_and_lies_on_the_page_itself(visit):
+    tab = visit("09-lambda-returns.html")
+    drawing = tab.locator("article .cell_output img[src$='.svg']")
+    assert drawing.count() == 1 and speaks(drawing.get_attribute("alt"))
+    tab.evaluate("document.documentElement.dataset.theme = 'dark'")
+    tab.wait_for_timeout(700)
+    look = "e => [getComputedStyle(e).backgroundColor, getComputedStyle(e).filter]"
+    assert drawing.evaluate(look) == ["rgba(0, 0, 0, 0)", "none"]
+
+
 NOTEBOOKS = [path.stem for path in run_book.chapters()]
 
 
