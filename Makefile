@@ -5,6 +5,7 @@ CONSTRAINTS ?= constraints.txt
 GAME ?= Boxing
 PRESET ?= laptop
 STEPS ?= 100000
+PARALLEL ?= -n 2 --dist loadscope
 
 # Where torch comes from: PyTorch's CPU index on Linux (the default index would bring 2.6 GB of CUDA).
 # Empty means the index as configured; for a GPU say `make TORCH_INDEX= book`.
@@ -61,7 +62,7 @@ lab: $(ENV) ## open the book in JupyterLab
 
 test: $(ENV) ## every test that needs only Python
 	$(BIN)/python -m dreamer_lite.doctor
-	$(BIN)/python -m pytest tests/test_*.py book \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests/test_*.py book \
 	  --nbval --nbval-current-env --nbval-sanitize-with tools/nbval.cfg
 
 test-slow: $(ENV) ## V1, V2 and V3 learn two toys each (hours on one core)
@@ -93,7 +94,7 @@ lint: $(ENV) ## format, lint and check what git tracks, as the commit hook does
 lock: ## authors: write constraints.txt anew with the newest versions (torch stays), Python 3.11 or 3.12
 	$(PYTHON) -m venv --clear _build/lock
 	_build/lock/bin/pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
-	  $(TORCH) '.[atari,dmc,book,test,site,dev]'
+	  $(TORCH) '.[atari,dmc,book,ray,tensorboard,test,site,dev]'
 	{ grep '^#' constraints.txt; _build/lock/bin/pip freeze --exclude dreamer-lite | sed 's/+cpu$$//'; } > _build/lock.txt
 	mv _build/lock.txt constraints.txt
 

@@ -8,7 +8,9 @@ if what was asked is done, 1 if a run failed or lost a process, 2 if it cannot b
 """
 
 import argparse
+import errno
 import json
+import math
 import sys
 from dataclasses import dataclass
 from functools import reduce
@@ -23,6 +25,7 @@ from tyro.conf import AvoidSubcommands, Positional, SuppressFixed, arg, subcomma
 from dreamer_lite import bench, doctor, parcel, report, sweep, training
 from dreamer_lite.distributed import LostRank
 from dreamer_lite.distributions import Categorical
+from dreamer_lite.guard import between
 from dreamer_lite.presets import PRESETS, SIZES, Config, sized
 
 # What `train --help` and `bench --help` say of each preset
@@ -30,9 +33,12 @@ ABOUT = {
     "v1": "DreamerV1 as published: control from 64x64 pixels, one stream",
     "v2": "DreamerV2 as published for Atari (discrete actions)",
     "v2_dmc": "DreamerV2 as published for control (continuous actions)",
-    "v3": "DreamerV3 as published: 200M parameters, Atari at 200M frames (needs a large GPU)",
-    "atari100k": "the Atari 100k benchmark: 12M parameters, 100,000 agent steps",
-    "laptop": "small enough for two processor cores: a few hours for a game",
+    "v3": "DreamerV3 as published: 200M parameters, Atari at 200M frames (protocol atari200m; "
+    "needs a large GPU)",
+    "atari100k": "the Atari 100k benchmark at 12M parameters, 100,000 agent steps (protocol "
+    "atari100k)",
+    "laptop": "small enough for two processor cores: a few hours for a game (protocol "
+    "atari_laptop)",
     "toy": "16x16 pixels: minutes",
     "toy_v1": "DreamerV1 at the size of toy",
     "toy_v2": "DreamerV2 at the size of toy",
@@ -120,10 +126,11 @@ class Dream:
     format: Literal["webp", "gif"] = "webp"  # of the video
     steps: int = 400  # rows to record in each of the streams
     clips: int = 3  # rows of the video, from different moments
+    frames: tuple[int, ...] = ()  # recorded rows from which its own dreams start; by default two
     context: int = 5  # frames the model sees before it dreams
     length: int | None = None  # frames of a clip; by default up to 50, as episodes allow
     horizon: int = 15  # steps of the model's own dreams
-    samples: int = 3  # dreams of its own from each of two frames
+    samples: int = 3  # dreams of its own from each frame
     seed: int = 0  # of environments and dreams
     device: Device = "auto"  # auto: a CUDA GPU if there is one, else the CPU
     threads: int | None = None  # of the processor; by default as many as PyTorch finds
@@ -131,6 +138,10 @@ class Dream:
     def run(self) -> None:
         """Draws and prints."""
         use_threads(self.threads)
+        counts = {k: getattr(self, k) for k in ("steps", "clips", "context", "horizon", "samples")}
+        between(1, math.inf, "choose more", **counts)
+        for frame in self.frames:
+            between(0, self.steps - 1, "rows are counted from 0, see --steps", frames=frame)
         agent, run = training.load_run(self.path, self.device)
         report.image_key(agent)  # an agent without images is refused before it plays
         played = report.record(agent, run["env"], self.steps, self.seed, streams=2)
@@ -138,7 +149,7 @@ class Dream:
         self.out.mkdir(parents=True, exist_ok=True)
         with report.seeded(self.seed):
             self.show(report.open_loop(agent, rows, self.context, start))
-            self.imagine(agent, rows, start)
+            self.imagine(agent, self.started(agent, played, rows, start))
         print(f"Pictures are in {self.out}.")
 
     def show(self, loop: report.OpenLoop) -> None:
@@ -154,10 +165,19 @@ class Dream:
         (self.out / "dream.json").write_text(json.dumps(numbers) + "\n", encoding="utf-8")
         print(caption)
 
-    def imagine(self, agent, rows, start) -> None:
-        """The policy's own dreams, from the last seen frame of the first and the last clip."""
-        frames = [0, self.clips - 1] if self.clips > 1 else [0]
-        state = report.watch(agent, rows, self.context, start).map(lambda x: x[frames])
+    def started(self, agent, played, rows, start):
+        """States that the policy's own dreams start from: after chosen rows of the first stream.
+
+        By default after the last seen frame of the first and of the last clip.
+        """
+        if self.frames:
+            after = torch.tensor(self.frames) + 1
+            return report.memory(agent, played, after, torch.zeros_like(after))
+        clips = sorted({0, self.clips - 1})
+        return report.watch(agent, rows, self.context, start).map(lambda x: x[clips])
+
+    def imagine(self, agent, state) -> None:
+        """The policy's own dreams."""
         dream = report.imagine(agent, state, self.horizon, samples=self.samples)
         figure = report.storyboard(dream, agent.cfg.model.gamma)
         report.save_figure(figure, self.out / "imagined.png")
@@ -336,6 +356,11 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(2)
     except LostRank as error:
         print(f"dreamer-lite: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:  # a disk or a file that failed
+        full = error.errno == errno.ENOSPC
+        advice = "; free some space: a run goes on from its newest checkpoint" if full else ""
+        print(f"dreamer-lite: {error}{advice}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:  # training saves itself and answers; the rest has nothing to save
         sys.exit(130)

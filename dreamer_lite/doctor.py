@@ -69,6 +69,15 @@ def threads() -> str:
     return f"{torch.get_num_threads()} of {os.cpu_count()} cores (OMP_NUM_THREADS {asked})"
 
 
+def kernels() -> str:
+    """Optional: the functions in C that make training on the processor faster."""
+    from dreamer_lite import native
+
+    if native.available():
+        return f"compiled, in {native.folder()}"
+    return "none, training is slower without; they need a C compiler (gcc, clang)"
+
+
 def memory(least: float = 2.0) -> str:
     """Free main memory; the chapters need about 2 GiB."""
     import psutil
@@ -164,6 +173,7 @@ CHECKS = (
     torch,
     device,
     threads,
+    kernels,
     memory,
     disk,
     gymnasium,

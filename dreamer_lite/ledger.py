@@ -1,8 +1,10 @@
 """The record of a run, to stand beside every number that is printed from it (chapter 13).
 
     <logdir>/run.json    name, command, overrides, env, protocol, steps, seed    what was asked for
-                         commit, versions, hardware, threads, device, processes  what it ran on
+                         commit, versions, hardware, threads, device, processes,
+                         kernels (whether those in C were used)                  what it ran on
                          status, step, frames, updates, hours, started, ended    how far it came
+                         memory_gb                                               at most, so far
                          resumed                                                 its later lives
 
 A run folder can be published without its checkpoints: run.json, config.json and metrics.jsonl.
@@ -11,25 +13,29 @@ A run folder can be published without its checkpoints: run.json, config.json and
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
-from dreamer_lite import distributed
+from dreamer_lite import distributed, native
 from dreamer_lite.distributions import Categorical
 from dreamer_lite.presets import PRESETS, SIZES, Config, diff, sized
 from dreamer_lite.replay import atomic
 
 # Whose versions a run notes
 PACKAGES = ("dreamer-lite", "torch", "numpy", "gymnasium", "ale-py", "mujoco", "dm_control")
-LIFE = ("commit", "versions", "hardware", "device", "threads", "processes")  # of each life
+# Of each life
+LIFE = ("commit", "versions", "hardware", "device", "threads", "processes", "kernels")
 Record = dict[str, Any]  # what run.json holds
 
 
@@ -53,6 +59,7 @@ def describe(cfg: Config, name: str, options: Record, device: torch.device) -> R
         "device": device.type,
         "threads": torch.get_num_threads(),
         "processes": distributed.size(),
+        "kernels": native.available(),
         "started": now(),
     }
 
@@ -152,11 +159,27 @@ def hardware(device: torch.device) -> str:
     """The GPU if that is what computes, else the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = read_text(Path("/proc/cpuinfo")).splitlines()
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores"
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process has had at once."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    if own := re.search(r"VmHWM:\s*(\d+) kB", read_text(Path("/proc/self/status"))):
+        return 1024 * int(own[1])  # the next line would count what started this process, too
+    import resource  # which Windows lacks
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def read_text(path: Path) -> str:
+    """A file's content, empty if there is none."""
+    return path.read_text() if path.exists() else ""
 
 
 # The file

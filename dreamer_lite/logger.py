@@ -32,6 +32,7 @@ class Logger:
         tensorboard: bool = False,
         progress: bool = True,
     ):
+        self.writer_type = summary_writer() if tensorboard else None
         self.path = Path(logdir) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.frames_per_step = frames_per_step
@@ -40,7 +41,6 @@ class Logger:
         self.hours_before, self.started = 0.0, time.monotonic()
         self.last_update, self.last_time = None, self.started
         self.bar = tqdm(total=steps, unit="step", disable=not progress, dynamic_ncols=True)
-        self.writer_type = summary_writer() if tensorboard else None
         self.writer = None
 
     def add(self, name: str, value: Tensor | float) -> None:
@@ -133,8 +133,9 @@ def summary_writer() -> type:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ImportError(
-            "tensorboard=True needs the package tensorboard: pip install tensorboard"
+        raise ValueError(
+            "tensorboard=True needs the package tensorboard, which is not installed: "
+            "pip install -e '.[tensorboard]'"
         ) from error
     return SummaryWriter
 

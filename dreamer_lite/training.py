@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -326,15 +325,10 @@ class Run:
             "frames": self.step * self.envs.repeat,
             "updates": self.agent.updates,
             "hours": round(self.logger.hours, 4),
-            "memory_gb": round(resident() / 1e9, 2),
+            "memory_gb": round(ledger.peak_memory() / 1e9, 2),
         }
         ledger.write(self.logdir / "config.json", to_dict(self.cfg))
         ledger.write(self.logdir / "run.json", self.record | progress | more)
-
-
-def resident() -> int:
-    """Bytes of memory this process has; freed memory is kept, so this is about its most so far."""
-    return psutil.Process().memory_info().rss
 
 
 class Pace:
@@ -358,10 +352,17 @@ class Pace:
 
 def pick_device(name: str) -> torch.device:
     """auto: a CUDA GPU if there is one, else the CPU."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "cpu": True,
+        "mps": torch.backends.mps.is_available(),
+    }
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda", "mps"):
+        name = "cuda" if there["cuda"] else "cpu"
+    if name not in there:
         raise ValueError(f"device must be auto, cpu, cuda or mps, got {name!r}; auto chooses")
+    found = f"{name!r}, which this PyTorch cannot use here"
+    require(there[name], "device", "one that is there", found, "auto chooses; see the doctor")
     return torch.device(name)
 
 
@@ -388,8 +389,7 @@ def make_agent(cfg: Config, obs: ObsSpec, action: ActionSpec, device: torch.devi
     """An agent with fast layers on its device; its first weights are the same on every device."""
     agent = fast.accelerate(Dreamer(cfg, obs, action)).to(device)
     agent.build_optimizers()  # anew: the moments live where the parameters do
-    alone = distributed.size() == 1  # a recording cannot wait for other processes
-    return fast_gpu.record(agent) if device.type == "cuda" and alone else agent
+    return fast_gpu.record(agent) if device.type == "cuda" else agent
 
 
 def make_replay(

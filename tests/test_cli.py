@@ -1,5 +1,6 @@
 """The command line: what can be typed, what it does, and how it ends."""
 
+import errno
 import json
 import os
 import re
@@ -230,6 +231,40 @@ def test_dream_writes_pictures_and_numbers(run, tmp_path, capsys, suffix):
     numbers = json.loads((tmp_path / "dream.json").read_text())
     assert len(numbers["psnr"]) == 12 and numbers["context"] == 4
     assert numbers["caption"] in capsys.readouterr().out
+
+
+def test_dreams_start_from_the_rows_that_were_chosen(run, tmp_path, monkeypatch):
+    seen = []
+    keep = cli.report.imagine
+    monkeypatch.setattr(
+        cli.report, "imagine", lambda a, s, *x, **k: seen.append(s) or keep(a, s, *x, **k)
+    )
+    args = "--steps 40 --length 12 --context 4 --horizon 2 --samples 1 --frames".split()
+    for frames in (["3", "20", "30"], ["30"], []):
+        cli.main(
+            ["dream", str(run), "--out", str(tmp_path), *args[: None if frames else -1], *frames]
+        )
+    assert [len(state.h) for state in seen] == [3, 1, 2]
+    torch.testing.assert_close(seen[0].h[2], seen[1].h[0])  # the same row of the same recording
+    assert not torch.equal(seen[0].h[0], seen[0].h[1])
+
+
+@pytest.mark.parametrize("wrong", ["--clips 0", "--horizon 0", "--frames 40", "--frames -1"])
+def test_pictures_that_cannot_be_made_are_refused(run, tmp_path, capsys, wrong):
+    args = ["dream", run, "--out", tmp_path, "--steps", "40", *wrong.split()]
+    status, printed = fails(args, capsys)
+    assert status == 2 and wrong.split()[0][2:] in printed.err
+
+
+def test_a_full_disk_is_answered_in_a_line_with_advice(tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli.training, "train", full)
+    status, printed = fails(train_args(tmp_path / "run", 8), capsys)
+    assert status == 1 and "newest checkpoint" in printed.err and printed.err.count("\n") == 1
+    status, printed = fails(["pack", tmp_path / "nothing", "--out", tmp_path / "a/b.zip"], capsys)
+    assert status in (1, 2) and printed.err.startswith("dreamer-lite: ")
 
 
 def test_bench_prints_a_table_and_writes_json(tmp_path, capsys, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -32,7 +33,7 @@ def test_the_record_is_json_and_lacks_nothing():
         list(got)
         == (
             "name command preset size overrides env steps seed protocol "
-            "commit versions hardware device threads processes started"
+            "commit versions hardware device threads processes kernels started"
         ).split()
     )
     assert got["protocol"] == "atari_laptop" and got["threads"] == torch.get_num_threads()
@@ -128,6 +129,24 @@ def test_the_commit_of_another_repository_around_the_package_does_not_count(
 def test_without_git_there_is_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert ledger.git("status") is None and ledger.commit() is None
+
+
+PEAKS = """
+import psutil
+from dreamer_lite.ledger import peak_memory
+before = peak_memory()
+held = b"1" * 300_000_000
+del held
+print(before, peak_memory(), psutil.Process().memory_info().rss)
+"""
+
+
+def test_the_peak_of_memory_is_that_of_this_process_and_stays_when_memory_is_given_back():
+    held = b"1" * 600_000_000  # what starts a process does not count as the process's
+    done = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, check=True)
+    before, peak, now = map(int, done.stdout.split())
+    assert 50e6 < before < len(held) and now < peak - 200e6
+    assert 250e6 < peak - before < 400e6
 
 
 def test_a_resumed_run_keeps_its_beginning_and_lists_its_later_lives():

@@ -120,8 +120,9 @@ def test_missing_metrics_are_named(tmp_path):
 
 def test_missing_tensorboard_is_named_at_once(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ImportError, match="pip install tensorboard"):
-        logger_in(tmp_path, tensorboard=True)
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[tensorboard\]'"):
+        logger_in(tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_gets_the_means(tmp_path, monkeypatch):
@@ -146,3 +147,16 @@ def test_tensorboard_gets_the_means(tmp_path, monkeypatch):
     log.close()
     folder = str(tmp_path / "tensorboard")
     assert calls == [("open", folder, 7), ("x", 3.0, 7), ("flush",), ("flush",)]
+
+
+def test_tensorboard_reads_what_was_written(tmp_path):
+    pytest.importorskip("tensorboard", reason="needs tensorboard: pip install -e '.[tensorboard]'")
+    log = logger_in(tmp_path, tensorboard=True)
+    log.add("loss/kl", 3.0)
+    log.write(7, 1)
+    log.close()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    (event,) = found.Scalars("loss/kl")
+    assert (event.step, event.value) == (7, 3.0)

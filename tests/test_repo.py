@@ -92,6 +92,17 @@ def test_everything_that_installs_reads_the_one_lock_file():
         assert "constraints.txt" in (ROOT / name).read_text(), name
 
 
+def test_the_readme_says_what_the_makefile_does():
+    readme, makefile = ((ROOT / name).read_text() for name in ("README.md", "Makefile"))
+    assert f"torch=={pins()['torch']} " in readme
+    extras = re.search(r"EXTRAS \?= (.*)", makefile)[1]
+    assert f'-c constraints.txt -e ".[{extras}]"' in readme
+    for command in ("tools/run_book.py --html", "-m dreamer_lite.doctor", "-n 2 --dist loadscope"):
+        assert command in readme and command in makefile, command
+    flags = re.findall(r"--nbval[^\\\n]*", makefile)
+    assert flags and all(flag.strip() in readme for flag in flags)
+
+
 def imported(tree):
     """The package's own modules that a module imports, anywhere in it."""
     for node in ast.walk(tree):

@@ -680,9 +680,31 @@ def test_the_memory_of_the_replay_is_announced(tmp_path, capsys):
     assert "replay takes 0.03 GB of memory when full" in capsys.readouterr().err
 
 
+def test_a_run_of_the_laptop_preset_takes_three_gigabytes_at_most(tmp_path):
+    """Measured in a process of its own with an almost empty replay; a full one is added."""
+    words = "train laptop --env ALE/Boxing-v5 --steps 232 --replay.warmup 200 --device cpu --logdir"
+    command = [sys.executable, "-m", "dreamer_lite", *words.split(), str(tmp_path)]
+    done = subprocess.run(command, env=quiet(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = re.search(r"takes (.*) GB of memory.*: (.*) GB experience, (.*) GB latents", done.stderr)
+    full, rows, latents = map(float, said.groups())
+    assert 0 < latents < rows < full
+    got = record(tmp_path)
+    assert got["updates"] == 2 and 0.3 < got["memory_gb"] < 3 - full
+
+
 def test_an_unknown_device_is_refused(tmp_path):
     with pytest.raises(ValueError, match="device must be auto, cpu, cuda or mps, got 'gpu'"):
         catch(tmp_path, device="gpu")
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"device must be .* got '{name}'"):
+        training.pick_device(name)
+    assert training.pick_device("auto").type == "cpu"
 
 
 # Signals
