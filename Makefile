@@ -62,7 +62,7 @@ lab: $(ENV) ## open the book in JupyterLab
 
 test: $(ENV) ## every test that needs only Python
 	$(BIN)/python -m dreamer_lite.doctor
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests/test_*.py book \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests/test_*.py book --durations=15 \
 	  --nbval --nbval-current-env --nbval-sanitize-with tools/nbval.cfg
 
 test-slow: $(ENV) ## V1, V2 and V3 learn two toys each (hours on one core)

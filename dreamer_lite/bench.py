@@ -8,12 +8,17 @@ Percentages compare with this machine's rate of a large matrix product, measured
 Only numbers of one run may be compared, and only if nothing else ran meanwhile.
 """
 
+import math
 import time
 from collections.abc import Callable
+from functools import cache
+from itertools import product
 from statistics import median
 
 import psutil
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreamer_lite import fast, fast_gpu, ledger
@@ -21,11 +26,13 @@ from dreamer_lite.agent import Dreamer
 from dreamer_lite.envs import VectorEnv
 from dreamer_lite.presets import Config
 from dreamer_lite.replay import Replay
-from dreamer_lite.training import make_envs, make_replay, pick_device, resident
+from dreamer_lite.training import make_envs, make_replay, pick_device
 
 SIDE = 2048  # of the square matrices that tell the machine's rate
 TICKS = 256  # rows per stream to sample from
 LEAST = 0.05  # seconds that one measurement takes at least, so that the clock is fine enough
+QUIET = 1.0  # seconds in which the bench waits and sees what others do
+COMPANY = 0.2  # busy cores from which on the table warns
 Parts = dict[str, Callable[[], object]]  # name -> what is timed
 
 
@@ -34,9 +41,10 @@ def measure(
 ) -> dict:
     """Times all parts of training under the settings `cfg`; a dictionary ready for JSON.
 
-    FLOPs are nominal: the products of the readable layers, counted before `fast` replaces them.
+    FLOPs are nominal: the products of the readable layers, counted before `fast` replaces them. On
+    CUDA also which share of an update the GPU is busy.
     """
-    place, load = pick_device(device), psutil.getloadavg()[0]
+    place, company = pick_device(device), others()
     fast.keep_freed_memory()
     world, agent, replay = build(cfg, env_id, place)
     parts = pieces(agent, replay) | {
@@ -45,20 +53,22 @@ def measure(
     }
     flops = {name: count(part) for name, part in parts.items()}
     fast.accelerate(agent)
-    if place.type == "cuda":
+    if cuda := place.type == "cuda":
         fast_gpu.record(agent)
     rate = matmul_rate(place, side, repeats)
     seconds = {name: clock(part, place, repeats) for name, part in parts.items()}
+    busy = {"gpu_busy": gpu_busy(parts["update"], seconds["update"], repeats)} if cuda else {}
     world.close()
     for numbers in (flops, seconds):  # actor-critic learns from dreams, so it is timed with them
         numbers["actor-critic"] = max(0, numbers.pop("behavior") - numbers["imagination"])
-    return machine(place, load, repeats) | {
+    return machine(place, company, repeats) | {
         "env": env_id,
         "settings": settings(agent),
         "matmul_gflops": rate / 1e9,
         "parts": {name: row(seconds[name], flops[name], rate) for name in ORDER},
         "steps_per_second": pace(cfg, seconds),
         "memory_gb": memory(place) / 1e9,
+        **busy,
     }
 
 
@@ -176,23 +186,89 @@ def wait(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
+def others() -> float:
+    """How many cores other processes keep busy, seen while this one waits."""
+    return (psutil.cpu_count() or 1) * psutil.cpu_percent(QUIET) / 100
+
+
+def gpu_busy(part: Callable[[], object], seconds: float, calls: int) -> float | None:
+    """The share of a call, which takes `seconds`, in which a CUDA GPU runs kernels or copies.
+
+    None where PyTorch's profiler may not look into the GPU.
+    """
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        for _ in range(calls):
+            part()
+        torch.cuda.synchronize()
+    spans = [
+        (event.time_range.start, event.time_range.end)
+        for event in seen.events()
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+    ]
+    return min(1.0, covered(spans) / 1e6 / calls / seconds) if spans else None
+
+
+def covered(spans: list[tuple[float, float]]) -> float:
+    """How much time is inside at least one of the spans (start, end), which may overlap."""
+    total, until = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
+# --- work ----------------------------------------------------------------------------------------
+
+
 def count(part: Callable[[], object]) -> int:
-    """FLOPs of the matrix products and convolutions in one call; a multiply-add is two."""
-    with FlopCounterMode(display=False) as counter:
+    """FLOPs of the matrix products and convolutions in one call; a multiply-add is two.
+
+    Weights that meet the zeros around an image do no work. (PyTorch's own counter counts them.)
+    """
+    work = {
+        torch.ops.aten.convolution: convolution_work,
+        torch.ops.aten.convolution_backward: convolution_backward_work,
+    }
+    with FlopCounterMode(display=False, custom_mapping=work) as counter:
         part()
     return counter.get_total_flops()
+
+
+def convolution_work(
+    x, weight, _bias, stride, padding, dilation, transposed, *_, out_shape=None, **__
+) -> int:
+    """FLOPs of a convolution, from the shapes and options that `aten.convolution` gets.
+
+    x [N,c,...], weight [c,o,...] or [o,c,...], out_shape [N,o,...]; c and o are those of a group.
+    """
+    large, small = (out_shape, x) if transposed else (x, out_shape)
+    axes = zip(large[2:], weight[2:], stride, padding, dilation, small[2:], strict=True)
+    return 2 * x[0] * weight[0] * weight[1] * math.prod(taps(*axis) for axis in axes)
+
+
+def convolution_backward_work(grad, x, weight, _bias, *options, **_) -> int:
+    """Each gradient that is asked for, of x or weight, repeats the products of the way there."""
+    *options, wanted = options
+    return sum(wanted[:2]) * convolution_work(x, weight, None, *options, out_shape=grad)
+
+
+@cache
+def taps(size: int, kernel: int, stride: int, padding: int, dilation: int, places: int) -> int:
+    """How often, on one axis, a weight of a kernel at one of its places meets a pixel inside."""
+    pairs = product(range(places), range(kernel))
+    return sum(0 <= i * stride - padding + j * dilation < size for i, j in pairs)
 
 
 # --- what is said --------------------------------------------------------------------------------
 
 
-def machine(device: torch.device, load: float, repeats: int) -> dict:
+def machine(device: torch.device, company: float, repeats: int) -> dict:
     """What must stand beside every timing."""
     return {
         "hardware": ledger.hardware(device),
         "device": device.type,
         "threads": torch.get_num_threads(),
-        "load_before": load,
+        "others": company,
         "versions": ledger.versions(),
         "commit": ledger.commit(),
         "repeats": repeats,
@@ -230,10 +306,13 @@ def pace(cfg: Config, seconds: dict[str, float]) -> float:
 
 
 def memory(device: torch.device) -> int:
-    """The most bytes that tensors on a CUDA GPU have taken; elsewhere those of the process."""
+    """The most bytes that tensors on a CUDA GPU have taken; elsewhere those of this process.
+
+    The latter include the readable layers, whose work was counted.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resident()
+    return ledger.peak_memory()
 
 
 def table(result: dict) -> str:
@@ -251,12 +330,14 @@ def table(result: dict) -> str:
     lines += [
         "",
         f"training: {result['steps_per_second']:.1f} agent steps per second",
-        f"memory: {result['memory_gb']:.2f} GB",
+        f"memory: {result['memory_gb']:.2f} GB at most",
     ]
-    if result["load_before"] > 0.5:
+    if result.get("gpu_busy"):
+        lines += [f"the GPU is busy during {result['gpu_busy']:.0%} of an update"]
+    if result["others"] > COMPANY:
         lines += [
-            f"WARNING: the load average was {result['load_before']:.1f} before the start. This "
-            "must run alone: repeat it when nothing else runs."
+            f"WARNING: other processes kept {result['others']:.1f} cores busy before the start. "
+            "This must run alone: repeat it when nothing else runs."
         ]
     return "\n".join(lines)
 

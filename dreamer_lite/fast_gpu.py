@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dreamer_lite import distributed
 from dreamer_lite.agent import Dreamer
 from dreamer_lite.replay import Replay, Where
 from dreamer_lite.rssm import State
@@ -100,16 +101,8 @@ def untouched(module: nn.Module, device: torch.device):
 # --- the agent ----------------------------------------------------------------------------------
 
 
-class FastDreamer(Dreamer):
-    """Acts and learns by recorded graphs, products in bfloat16; the optimizers stay as they are."""
-
-    def graph(self, function: Callable, *args: Any) -> Any:
-        """The function's answer under autocast, recorded once for each kind of arguments."""
-        graphs = self.__dict__.setdefault("graphs", {})
-        key = function.__name__, shapes(args)
-        if key not in graphs:
-            graphs[key] = Graph(self.halved(function), args, self)
-        return graphs[key](*args)
+class HalfDreamer(Dreamer):
+    """Acts and learns with products in bfloat16; the optimizers stay as they are."""
 
     def halved(self, function: Callable) -> Callable:
         """The function with its matrix products and convolutions in bfloat16.
@@ -124,19 +117,38 @@ class FastDreamer(Dreamer):
 
         return call
 
+    def answer(self, function: Callable, *args: Any) -> Any:
+        """The function's answer under autocast."""
+        return self.halved(function)(*args)
+
     def decide(self, obs, prev_action, is_first, state, mode):
         """[N,...] -> actions [N,A], state [N,.]."""
-        return self.graph(super().decide, obs, prev_action, is_first, state, mode)
+        return self.answer(super().decide, obs, prev_action, is_first, state, mode)
 
     def differentiate(self, batch, start):
-        """Gradients, states [T,B,.] and metrics []; recorded anew for batches of other shapes."""
-        return self.graph(super().differentiate, batch, start)
+        """Gradients, states [T,B,.] and metrics []."""
+        return self.answer(super().differentiate, batch, start)
+
+
+class FastDreamer(HalfDreamer):
+    """The same by recorded graphs, one for each kind of arguments."""
+
+    def answer(self, function: Callable, *args: Any) -> Any:
+        """The function's answer under autocast, recorded anew for arguments of other shapes."""
+        graphs = self.__dict__.setdefault("graphs", {})
+        key = function.__name__, shapes(args)
+        if key not in graphs:
+            graphs[key] = Graph(self.halved(function), args, self)
+        return graphs[key](*args)
 
 
 def record(agent: Dreamer) -> Dreamer:
-    """Makes an agent a `FastDreamer`, in place; returns it."""
+    """Makes an agent a `FastDreamer`, in place; returns it.
+
+    One of several processes becomes a `HalfDreamer`: a recording cannot wait for the others.
+    """
     if type(agent) is Dreamer:
-        agent.__class__ = FastDreamer
+        agent.__class__ = FastDreamer if distributed.size() == 1 else HalfDreamer
     return agent
 
 

@@ -2,14 +2,21 @@
 
 import itertools
 import json
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
+from torch import nn
+from torch.autograd import DeviceType
 
 from dreamer_lite import bench
 from dreamer_lite.distributions import Categorical
-from dreamer_lite.presets import TOY
+from dreamer_lite.fast_gpu import mapped
+from dreamer_lite.presets import TOY, V3, sized
+from dreamer_lite.spaces import ActionSpec
 
 SMALL = replace(
     TOY,
@@ -19,6 +26,7 @@ SMALL = replace(
     replay=replace(TOY.replay, length=8, batch=4, capacity=1000),
 )
 CPU = torch.device("cpu")
+RGB = {"image": (64, 64, 3)}
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +56,92 @@ def test_the_parts_of_an_update_do_the_work_of_the_whole(result):
 
 
 def test_the_table_shows_every_part_and_warns_of_company(result):
-    quiet, busy = result | {"load_before": 0.1}, result | {"load_before": 1.7}
+    quiet, busy = result | {"others": 0.1}, result | {"others": 1.7}
     assert all(name in bench.table(quiet) for name in bench.ORDER)
     assert "WARNING" not in bench.table(quiet)
-    assert "load average was 1.7" in bench.table(busy) and "run alone" in bench.table(busy)
+    assert "kept 1.7 cores busy" in bench.table(busy) and "run alone" in bench.table(busy)
+
+
+def test_company_is_what_others_do_while_this_process_waits(monkeypatch):
+    monkeypatch.setattr(bench.psutil, "cpu_count", lambda: 8)
+    monkeypatch.setattr(bench.psutil, "cpu_percent", lambda wait: {bench.QUIET: 25.0}[wait])
+    assert bench.others() == 2.0
+
+
+def test_memory_is_stated_and_the_gpus_share_only_where_there_is_one(result):
+    assert 0.05 < result["memory_gb"] < 50 and "GB at most" in bench.table(result)
+    assert "gpu_busy" not in result and "GPU is busy" not in bench.table(result)
+    assert "busy during 93 % of" in bench.table(result | {"gpu_busy": 0.93}).replace("%", " %")
+    assert "GPU is busy" not in bench.table(result | {"gpu_busy": None})
+
+
+def test_time_that_two_kernels_share_counts_once():
+    assert bench.covered([(5, 6), (0, 2), (1, 4), (1, 3)]) == 5
+    assert bench.covered([]) == 0
+
+
+def seen_kernels(monkeypatch, *events):
+    """The profiler of a machine with a GPU, which has seen these (device, start, end, label)."""
+    made = [
+        SimpleNamespace(
+            device_type=device, time_range=SimpleNamespace(start=a, end=b), is_user_annotation=label
+        )
+        for device, a, b, label in events
+    ]
+    seen = SimpleNamespace(events=lambda: made)
+    monkeypatch.setattr(bench, "profile", lambda activities: nullcontext(seen))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+
+
+def test_a_gpu_is_busy_while_kernels_run(monkeypatch):
+    calls, gpu, cpu = [], DeviceType.CUDA, DeviceType.CPU
+    events = (gpu, 0, 3e5, False), (cpu, 0, 9e5, False), (gpu, 0, 9e5, True), (gpu, 4e5, 5e5, False)
+    seen_kernels(monkeypatch, *events)
+    busy = bench.gpu_busy(lambda: calls.append(1), seconds=0.4, calls=2)
+    assert busy == pytest.approx(0.4 / 2 / 0.4) and len(calls) == 2  # 0.4 s of kernels in 2 calls
+    seen_kernels(monkeypatch)
+    assert bench.gpu_busy(lambda: None, seconds=0.4, calls=2) is None
 
 
 def test_a_multiply_add_counts_as_two():
     a, b = torch.zeros(3, 5), torch.zeros(5, 7)
     assert bench.count(lambda: a @ b) == 2 * 3 * 5 * 7
+
+
+CONVOLUTIONS = {  # one axis: pixels, layer -> how often a weight meets a pixel
+    "inside": (5, nn.Conv1d(1, 1, 3), 9),
+    "padded": (4, nn.Conv1d(1, 1, 3, padding=1), 10),  # 2 + 3 + 3 + 2
+    "in strides": (5, nn.Conv1d(1, 1, 3, stride=2, padding=1), 7),  # 2 + 3 + 2
+    "dilated": (4, nn.Conv1d(1, 1, 3, padding=2, dilation=2), 8),  # 4 · 3 less two on each side
+    "transposed": (3, nn.ConvTranspose1d(1, 1, 3), 9),
+    "transposed and cropped": (3, nn.ConvTranspose1d(1, 1, 4, 2, 1), 10),  # 3 + 4 + 3
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_a_weight_that_meets_padding_does_no_work(name):
+    size, layer, taps = CONVOLUTIONS[name]
+    x = torch.zeros(1, 1, size, requires_grad=True)
+    assert bench.count(lambda: layer(x)) == 2 * taps
+    assert bench.count(lambda: layer(x).sum().backward()) == 3 * 2 * taps  # y, and both gradients
+    assert bench.count(lambda: layer(x.detach()).sum().backward()) == 2 * 2 * taps
+
+
+def test_every_pair_of_channels_works_in_every_image():
+    x = torch.zeros(7, 4, 3, 4)  # 3×4 pixels under 3×3 weights: 7 · 10 pairs inside
+    assert bench.count(lambda: nn.Conv2d(4, 6, 3, padding=1)(x)) == 2 * 7 * 4 * 6 * 70
+    assert bench.count(lambda: nn.Conv2d(4, 6, 3, padding=1, groups=2)(x)) == 7 * 4 * 6 * 70
+    turned = nn.ConvTranspose2d(4, 6, 3, padding=1, groups=2)
+    assert bench.count(lambda: turned(x)) == 7 * 4 * 6 * 70
+
+
+def test_the_step_that_is_compared_with_others_has_the_work_that_the_book_states():
+    """V3 at 1m, 64×64 RGB, 16×64, horizon 15: here a sixteenth, on a device that only counts."""
+    agent = tiny.agent(ActionSpec(discrete=(18,)), RGB, sized(V3, "1m")).to("meta")
+    agent.build_optimizers()
+    agent.behavior.slow.module.to("meta")
+    batch = mapped(lambda x: x.to("meta"), tiny.batch(agent.action, RGB, time=4, size=16))
+    assert 16 * bench.count(lambda: agent.update(batch)) == pytest.approx(99.2e9, rel=0.01)
 
 
 def test_the_machines_rate_is_that_of_a_square_product(monkeypatch):

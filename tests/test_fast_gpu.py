@@ -13,8 +13,9 @@ import torch
 from test_replay import ACTIONS, LATENT, OBS, extend, same
 from test_sweep import SMALL
 
-from dreamer_lite import fast, fast_gpu, parts, training
-from dreamer_lite.fast_gpu import DeviceReplay, FastDreamer, Graph, mapped, record
+from dreamer_lite import distributed, fast, fast_gpu, parts, training
+from dreamer_lite.agent import Dreamer
+from dreamer_lite.fast_gpu import DeviceReplay, FastDreamer, Graph, HalfDreamer, mapped, record
 from dreamer_lite.logger import read_metrics
 from dreamer_lite.replay import Replay
 from dreamer_lite.rssm import State
@@ -126,6 +127,41 @@ def test_half_precision_changes_losses_and_gradients_little(paper):
     assert not torch.equal(a, b)  # it was really computed in half precision
 
 
+@pytest.fixture
+def among_two(monkeypatch):
+    """What a call answers in one of two processes, which are never met."""
+
+    def call(function, *args):
+        with monkeypatch.context() as m:
+            m.setattr(distributed, "size", lambda: 2)
+            return function(*args)
+
+    return call
+
+
+def test_one_of_several_processes_computes_the_same_without_recording(among_two):
+    alone = tiny.agent()
+    shared = among_two(record, deepcopy(alone))
+    record(alone)
+    results, batch = [], tiny.batch()
+    for agent in (alone, shared):
+        torch.manual_seed(0)
+        results.append(agent.differentiate(batch, None)[0]["model"])
+    assert all(map(torch.equal, *results))
+    assert alone.graphs and not hasattr(shared, "graphs")
+    shared.update(batch)
+    assert shared.updates == 1
+
+
+def test_only_a_gpu_computes_in_half_precision_and_only_a_run_alone_records(among_two, monkeypatch):
+    monkeypatch.setattr(Dreamer, "to", lambda self, device: self)
+    make = lambda kind: type(  # noqa: E731
+        training.make_agent(tiny.config(), tiny.OBS, tiny.ONE_CHOICE, torch.device(kind))
+    )
+    assert make("cuda") is FastDreamer and among_two(make, "cuda") is HalfDreamer
+    assert make("cpu") is among_two(make, "cpu") is Dreamer
+
+
 # The replay
 
 
@@ -214,7 +250,7 @@ def test_a_recording_computes_what_the_calls_compute(paper):
     agent.build_optimizers()
     agent = record(agent)
     batch = mapped(lambda x: x.cuda(), tiny.batch(spec(paper)))
-    call = agent.halved(super(FastDreamer, agent).differentiate)
+    call = agent.halved(super(HalfDreamer, agent).differentiate)
     results = []
     for function in (call, lambda *args: agent.differentiate(*args)):
         agent.behavior.scale.range.zero_()

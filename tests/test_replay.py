@@ -8,6 +8,7 @@ import torch
 
 from dreamer_lite import replay as module
 from dreamer_lite.envs import Row
+from dreamer_lite.presets import LAPTOP, V3, sized
 from dreamer_lite.replay import (
     LatentSpec,
     Replay,
@@ -18,6 +19,7 @@ from dreamer_lite.replay import (
     unpack_rows,
 )
 from dreamer_lite.rssm import State
+from dreamer_lite.training import latent_spec
 
 OBS = {"image": (4, 4, 1), "vector": (2,)}
 LATENT = LatentSpec(deter=3, groups=2, classes=5)
@@ -327,6 +329,14 @@ def test_memory_is_what_the_arithmetic_says():
     replay = filled(0, latent=LATENT)
     held = sum(x.nbytes for x in [*replay.rows.values(), *replay.latents.values()])
     assert held == nbytes(40, OBS, ACTIONS, LATENT)
+
+
+def test_a_hundred_thousand_gray_frames_and_their_latents_fit_where_the_book_says():
+    frames, actions = {"image": (64, 64, 1)}, 18
+    rows = nbytes(100_000, frames, actions)
+    for cfg in (LAPTOP, sized(V3, "1m")):
+        latent = latent_spec(cfg)
+        assert rows <= 420e6 and nbytes(100_000, frames, actions, latent) - rows <= 110e6
 
 
 def test_too_little_memory_is_refused_with_both_numbers():

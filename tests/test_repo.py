@@ -92,6 +92,13 @@ def test_everything_that_installs_reads_the_one_lock_file():
         assert "constraints.txt" in (ROOT / name).read_text(), name
 
 
+def test_a_push_tests_the_sweep_on_a_cluster_too():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    extras = set(workflow["env"]["EXTRAS"].split(","))
+    default = re.search(r"EXTRAS \?= (.*)", (ROOT / "Makefile").read_text())[1].split(",")
+    assert {"ray", "tensorboard", *default} <= extras <= set(PROJECT["optional-dependencies"])
+
+
 def test_the_readme_says_what_the_makefile_does():
     readme, makefile = ((ROOT / name).read_text() for name in ("README.md", "Makefile"))
     assert f"torch=={pins()['torch']} " in readme

@@ -1,16 +1,23 @@
 """Measures what the page "How fast is it, and why" shows: book/data/speed.json.
 
-    python tools/speed.py        about four minutes; nothing else may run meanwhile
+    python tools/speed.py        about six minutes; nothing else may run meanwhile
 
+start         from `train` to its first update where nothing is compiled yet, and memory at most
 update        one gradient step of V3 at 1m, and of the laptop preset, and its parts (`bench`)
 without       the same step with one of the tricks of `fast` left out, one at a time
 threads       the step of the laptop preset on one core and on all
 roofline      operations of the step, each on its own: their work, their traffic, their pace
+
+A row that repeats a step of `update` is taken from there. All but the roofline is measured in
+processes of their own: `python tools/speed.py TRICK` is the one that leaves out TRICK.
 """
 
 import json
+import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -21,17 +28,18 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from dreamer_lite import bench, fast, native
+from dreamer_lite import bench, fast, ledger, native
 from dreamer_lite.distributions import Categorical
 from dreamer_lite.heads import PixelHead, TwoHotHead
 from dreamer_lite.networks import BlockGRU, RMSNorm
-from dreamer_lite.presets import LAPTOP, V3, Config, sized
+from dreamer_lite.presets import V3, sized
 from dreamer_lite.rssm import RSSM
 
 OUT = Path(__file__).parents[1] / "book" / "data" / "speed.json"
 GAME = "ALE/Boxing-v5"
 CPU = torch.device("cpu")
 REPEATS = 5
+STEPS = 1200  # of a run whose start is measured; learning begins at 1024
 STEP = replace(sized(V3, "1m"), envs=1, protocol="atari100k")  # 64×64 RGB, 16×64, horizon 15
 STEP = replace(STEP, replay=replace(STEP.replay, capacity=20_000))
 BLOCK = 2**25  # float32 numbers whose copy tells the bandwidth
@@ -39,32 +47,71 @@ BLOCK = 2**25  # float32 numbers whose copy tells the bandwidth
 
 def main() -> None:
     """Everything, into one file."""
-    found: dict = {"without": []}
-    found["without"] += [timed("readable, and memory given back", STEP, plain)]
+    found: dict = {"update": {name: measured(words) for name, words in PLAYED.items()}}
+    found["start"] = {name: started(words) for name, words in PLAYED.items()}
+    results = measured(f"{PLAYED['laptop']} --threads 1"), found["update"]["laptop"]
+    found["threads"] = [{"threads": r["threads"], "seconds": whole(r)} for r in results]
+    quick = whole(found["update"]["v3 1m"])
+    found["without"] = [
+        {"name": name, "seconds": apart(name) if trick else quick} for name, trick in TRICKS.items()
+    ]
     fast.keep_freed_memory()
-    found["without"] += [timed("readable", STEP, plain)]
-    found["without"] += [timed(name, STEP, trick) for name, trick in TRICKS.items()]
-    found["update"] = {name: measured(words) for name, words in BENCHES.items()}
-    found["threads"] = [scaled(n) for n in range(1, torch.get_num_threads() + 1)]
     found["bandwidth_gbs"] = bandwidth() / 1e9
     found["roofline"] = [pace(name, *make()) for name, make in OPERATIONS.items()]
     OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-# `dreamer-lite bench` in processes of their own, so that each has its own memory
-BENCHES = {
+# What `dreamer-lite train` and `dreamer-lite bench` are told
+PLAYED = {
     "v3 1m": "v3 --size 1m --envs 1 --protocol atari100k --replay.capacity 20000",
     "laptop": "laptop",
 }
+
+
+def command(verb: str, words: str, **options) -> list[str]:
+    """A command line of the package on one game and the processor."""
+    flags = [f"--{name.replace('_', '-')}={x}" for name, x in options.items()]
+    words = [verb, *words.split(), f"--env={GAME}", "--device=cpu", *flags]
+    return [sys.executable, "-m", "dreamer_lite", *words]
 
 
 def measured(words: str) -> dict:
     """The answer of `dreamer-lite bench` to these words."""
     with TemporaryDirectory() as folder:
         out = Path(folder, "bench.json")
-        command = [sys.executable, "-m", "dreamer_lite", "bench", *words.split(), "--env", GAME]
-        subprocess.run([*command, "--repeats", str(REPEATS), "--out", str(out)], check=True)
-        return json.loads(out.read_text(encoding="utf-8"))
+        subprocess.run(command("bench", words, repeats=REPEATS, out=out), check=True)
+        result = json.loads(out.read_text(encoding="utf-8"))
+    if result["others"] > bench.COMPANY:
+        sys.exit("something else runs on this machine; try again when it is done")
+    return result
+
+
+def whole(result: dict) -> float:
+    """Seconds of an update, as `bench` found them."""
+    return result["parts"]["update"]["ms"] / 1e3
+
+
+# --- the beginning --------------------------------------------------------------------------------
+
+
+def started(words: str) -> dict:
+    """Seconds from a command to its first update, kernels compiled anew, and memory at most."""
+    with TemporaryDirectory() as folder:
+        run, cold = Path(folder, "run"), os.environ | {"XDG_CACHE_HOME": folder}
+        asked = command("train", words, steps=STEPS, log_every=1, logdir=run)
+        began = time.perf_counter()
+        with subprocess.Popen(asked, env=cold) as process:
+            while process.poll() is None and not learned(run / "metrics.jsonl"):
+                time.sleep(0.05)
+            seconds = time.perf_counter() - began
+        end = ledger.read(run)
+        assert end.get("status") == "complete" and end["updates"] > 1, "the run failed"
+    return {"seconds": seconds, "memory_gb": end["memory_gb"], "updates": end["updates"]}
+
+
+def learned(metrics: Path) -> bool:
+    """Whether a run has written that it made an update."""
+    return metrics.exists() and bool(re.search(r'"update": [1-9]', metrics.read_text()))
 
 
 # --- tricks, one left out at a time ---------------------------------------------------------------
@@ -93,7 +140,9 @@ def readable_heads() -> Iterator[None]:
 
 # What is left out -> how
 TRICKS = {
-    "nothing": ExitStack,
+    "readable, and memory given back": plain,
+    "readable": plain,
+    "nothing": None,  # the step of `update`
     "recurrence": keeping(BlockGRU, RSSM),
     "convolutions": lambda: patch.multiple(
         fast, pair=lambda *_: None, SWAPS=fast.SWAPS | {nn.ConvTranspose2d: nn.ConvTranspose2d}
@@ -104,26 +153,23 @@ TRICKS = {
 }
 
 
-def timed(name: str, cfg: Config, trick: Callable) -> dict:
-    """Seconds of a whole update with a trick left out."""
-    with trick():
-        world, agent, replay = bench.build(cfg, GAME, CPU)
+def apart(name: str) -> float:
+    """`timed` in a process of its own."""
+    done = subprocess.run([sys.executable, __file__, name], check=True, stdout=subprocess.PIPE)
+    print(f"{name:<34} {float(done.stdout):.3f} s", flush=True)
+    return float(done.stdout)
+
+
+def timed(name: str) -> float:
+    """Seconds of a whole update of STEP with a trick left out."""
+    if "given back" not in name:
+        fast.keep_freed_memory()
+    with TRICKS[name]():
+        world, agent, replay = bench.build(STEP, GAME, CPU)
         world.close()
         fast.accelerate(agent)
-        sample = replay.sample(cfg.replay.length, cfg.replay.batch)
-        update = lambda: agent.update(sample.sequence, sample.start)  # noqa: E731
-        seconds = bench.clock(update, CPU, REPEATS)
-    print(f"{name:<34} {seconds:.3f} s", flush=True)
-    return {"name": name, "seconds": seconds}
-
-
-def scaled(threads: int) -> dict:
-    """The laptop preset's update on so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    row = timed(f"laptop, {threads} threads", LAPTOP, ExitStack)
-    torch.set_num_threads(before)
-    return row | {"threads": threads}
+        sample = replay.sample(STEP.replay.length, STEP.replay.batch)
+        return bench.clock(lambda: agent.update(sample.sequence, sample.start), CPU, REPEATS)
 
 
 # --- roofline -------------------------------------------------------------------------------------
@@ -201,4 +247,4 @@ OPERATIONS = {
 }
 
 if __name__ == "__main__":
-    main()
+    main() if len(sys.argv) == 1 else print(timed(sys.argv[1]))
