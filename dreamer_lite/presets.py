@@ -1,7 +1,7 @@
 """Three papers as three settings of the same pieces, and sizes from a laptop to a GPU (chapter 12).
 
 Numbers that differ between the papers are fields, formulas that differ are objects in fields; no
-code asks which version it runs. `diff(a, b)` prints what two settings disagree on.
+code asks which version it runs. `print(diff(a, b))` is a table of what two settings disagree on.
 """
 
 import dataclasses
@@ -140,7 +140,10 @@ def sized(cfg: Config, size: str) -> Config:
 
 # DreamerV1 as the authors ran it on control from pixels (action repeat 2): danijar/dreamer 56d4d44,
 # `dreamer.py:28-83`. Ours: vectors (V2's MLP), discrete actions (straight-through one-hots, whose
-# gradient comes back through the model), images of other sizes than 64×64.
+# gradient comes back through the model), images of other sizes than 64×64. The authors' optional
+# continue predictor (`pcont`) has three hidden layers and weighs 10. It is off here, and settings
+# that nothing reads stay at their defaults, so turning it on takes both numbers:
+# `replace(V1.model, cont_scale=10.0, cont_layers=3)`.
 V1 = Config(
     model=ModelConfig(
         latent=Gaussian(30),
@@ -514,11 +517,33 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def diff(a: Config, b: Config, *, idle: bool = False) -> dict[str, tuple[Any, Any]]:
+class Differences(dict[str, tuple[Any, Any]]):
+    """{dotted path: (in a, in b)}, printed as a table; a notebook draws it."""
+
+    names = ("a", "b")
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """What is printed, titles first: path, value in a, value in b."""
+        values = [(path, str(a), str(b)) for path, (a, b) in self.items()]
+        return [("setting", *self.names), *values]
+
+    def __repr__(self) -> str:
+        widths = [max(map(len, column)) for column in zip(*self.rows(), strict=True)]
+        padded = (map(str.ljust, row, widths) for row in self.rows())
+        return "\n".join("  ".join(row).rstrip() for row in padded)
+
+    def _repr_markdown_(self) -> str:
+        head, *rows = self.rows()
+        marked = [(f"`{path}`", *values) for path, *values in rows]
+        return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * 3, *marked))
+
+
+def diff(a: Config, b: Config, *, idle: bool = False) -> Differences:
     """What two settings disagree on: {dotted path: (in a, in b)}; "-" where one has no such field.
 
     A field that nothing reads beside the others (the layers of a continue predictor that does not
-    exist) counts as absent, unless idle. `diff(V1, V2)` is what changed between the papers.
+    exist) counts as absent, unless idle. `print(diff(V1, V2))` is a table of what changed between
+    the papers; from a shell: `python -c "from dreamer_lite.presets import *; print(diff(V1, V2))"`.
     """
     for name, cfg in {"a": a, "b": b}.items():
         require(isinstance(cfg, Config), name, "a Config", cfg, "presets.V1, V2, V3 are some")
@@ -529,7 +554,10 @@ def diff(a: Config, b: Config, *, idle: bool = False) -> dict[str, tuple[Any, An
     sections = list(dict.fromkeys(p.rpartition(".")[0] for p in [*left, *right]))
     paths = sorted({**left, **right}, key=lambda p: sections.index(p.rpartition(".")[0]))
     pairs = {p: (left.get(p, "-"), right.get(p, "-")) for p in paths}
-    return {p: pair for p, pair in pairs.items() if pair[0] != pair[1]}
+    found = Differences({p: pair for p, pair in pairs.items() if pair[0] != pair[1]})
+    known = [[name for name, preset in PRESETS.items() if preset == cfg] for cfg in (a, b)]
+    found.names = tuple(k[0] if k else letter for k, letter in zip(known, "ab", strict=True))
+    return found
 
 
 def unread(value: Any, path: str = "") -> list[str]:

@@ -10,7 +10,7 @@ import re
 import pytest
 import torch
 from parity.layout import fill, leaf, swap, views
-from parity.parity_io import Case, cases, check_gradients, close
+from parity.parity_io import Case, cases, check_gradients, close, refuse_untested
 from torch import Tensor, nn
 
 from dreamer_lite.behavior import actor_loss, critic_loss
@@ -117,12 +117,17 @@ def test_discount_and_weights_of_a_dream(case: Case):
 
 
 def scheduled(text: str, step: int) -> float:
-    """A number, or "linear(from,to,steps)" at this step."""
-    if match := re.match(r"linear\((.+),(.+),(.+)\)", text):
-        first, last, steps = map(float, match.groups())
-        share = min(max(step / steps, 0.0), 1.0)
-        return (1 - share) * first + share * last
-    return float(text)
+    """A number, or a schedule of the authors such as "linear(from,to,steps)" at this step."""
+    if not (match := re.match(r"(\w+)\((.+)\)", text)):
+        return float(text)
+    kind, numbers = match[1], [float(x) for x in match[2].split(",")]
+    if kind == "exp":
+        first, last, half = numbers
+        return last + (first - last) * 0.5 ** (step / half)
+    first, last, steps = [0.0, *reversed(numbers)] if kind == "warmup" else numbers
+    share = min(max(step / steps, 0.0), 1.0)
+    value = (1 - share) * first + share * last
+    return {"linear": float, "warmup": float, "horizon": lambda x: 1 - 1 / x}[kind](value)
 
 
 def official_rho(hp: dict) -> float:
@@ -251,7 +256,7 @@ def test_model_loss(case: Case):
     check_gradients(case, total, x)
 
 
-@cases("v2_gru")
+@cases("v2_gru", lambda case: case.hp["update_bias"] == -1)
 def test_gru(case: Case):
     x = {k: leaf(case.x[k]) for k in ("x", "state")}
     size, inputs = case.hp["size"], case.x["x"].shape[-1]
@@ -270,7 +275,8 @@ def test_gru(case: Case):
 
 def build_rssm(case: Case) -> RSSM:
     hp, style = case.hp, official_style(case.hp)
-    std = {"softplus": nn.functional.softplus, "sigmoid2": sigmoid2}[hp["std_act"]]
+    stds = {"softplus": nn.functional.softplus, "sigmoid": torch.sigmoid, "sigmoid2": sigmoid2}
+    std = stds[hp["std_act"]]
     latent = Gaussian(hp["stoch"], hp["min_std"], std)
     if hp["discrete"]:
         latent = Categorical(hp["stoch"], hp["discrete"])
@@ -368,3 +374,14 @@ def test_adam_with_weight_decay(case: Case, dtype):
         close(norm, case.out["grad_norm"][count], case)
         for k in names:
             close(params[k], case.out[f"params/{k}"][count], case)
+
+
+def test_schedules_of_the_authors():
+    # No case holds one; the numbers are those of the formulas.
+    expected = {"2e-3": 2e-3, "linear(1,0,8)": 0.75, "warmup(8,4)": 1.0, "exp(3,1,2)": 2.0}
+    assert {text: scheduled(text, 2) for text in expected} == expected
+    assert scheduled("horizon(2,10,4)", 2) == 1 - 1 / 6
+
+
+def test_every_case_has_a_test():
+    refuse_untested("v2")

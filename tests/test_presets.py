@@ -361,4 +361,5 @@ def test_small_versions_change_sizes_and_pace_and_no_formula(small, paper):
     ours, papers = PRESETS[small].model.kl, PRESETS[paper].model.kl
     assert ours.dyn / ours.rep == papers.dyn / papers.rep and ours.free <= papers.free
     actor = {p for p in diff(PRESETS[paper], PRESETS[small]) if p.startswith("behavior.actor")}
-    assert actor <= {"behavior.actor.layers", "behavior.actor.eta"}
+    sizes_and_pace = {f"behavior.actor.{name}" for name in ("layers", "eta", "out_scale")}
+    assert actor <= sizes_and_pace
