@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dreamer_lite.behavior import Behavior, explore
 from dreamer_lite.distributed import average
-from dreamer_lite.guard import require
+from dreamer_lite.guard import flags, floats, instances, require, shown
 from dreamer_lite.optim import Optimizer
 from dreamer_lite.presets import Config
 from dreamer_lite.rssm import State
@@ -29,6 +29,8 @@ class Dreamer(nn.Module):
 
     def __init__(self, cfg: Config, obs: ObsSpec, action: ActionSpec):
         super().__init__()
+        instances(Config, "presets.V1, V2, V3 are some", cfg=cfg)
+        instances(ActionSpec, "see envs.action_spec", action=action)
         self.cfg, self.obs, self.action = cfg, obs, action
         self.world_model = WorldModel(cfg.model, obs, action.size)
         self.behavior = Behavior(cfg.behavior, self.world_model, action)
@@ -59,11 +61,12 @@ class Dreamer(nn.Module):
         The posterior is sampled also when acting, as in the papers. mode: the most likely action
         (how V1 and V2 are evaluated); V3 always samples.
         """
-        streams, got = len(state.h), len(row.is_first)
-        require(got == streams, "row", f"{streams} streams", f"{got}", "begin with `initial(N)`")
-        tensor = lambda x: torch.as_tensor(x).to(state.h.device)  # noqa: E731
-        obs = {name: tensor(x) for name, x in row.obs.items()}
-        action, state = self.decide(obs, tensor(row.prev_action), tensor(row.is_first), state, mode)
+        obs = {name: torch.as_tensor(x) for name, x in row.obs.items()}
+        prev_action, is_first = torch.as_tensor(row.prev_action), torch.as_tensor(row.is_first)
+        self.refuse_row(obs, prev_action, is_first, state)
+        device = state.h.device
+        obs = {name: x.to(device) for name, x in obs.items()}
+        action, state = self.decide(obs, prev_action.to(device), is_first.to(device), state, mode)
         return action.cpu().numpy(), state
 
     def decide(
@@ -79,6 +82,17 @@ class Dreamer(nn.Module):
         state, _ = self.world_model.rssm.step(state, prev_action, embed, is_first)
         policy = self.behavior.policy(state.feat)
         return policy.mode() if mode else policy.sample(), state
+
+    def refuse_row(self, obs, prev_action: Tensor, is_first: Tensor, state: State) -> None:
+        """Raises ValueError for what is no row [N,...] of this task; `decide` looks at the rest."""
+        streams = len(state.h)
+        remedy = "give an `envs.Row` of as many streams as state.h; begin with `initial(N)`"
+        flags(remedy, (streams,), is_first=is_first)
+        floats(remedy, (streams, self.action.size), prev_action=prev_action)
+        for name, shape in self.obs.items():
+            if name not in obs or obs[name].shape != (streams, *shape):
+                got = shown(obs.get(name, "nothing"))
+                require(False, f"obs[{name!r}]", f"{[streams, *shape]}", got, remedy)
 
     def explore(self, action: np.ndarray) -> np.ndarray:
         """The action as it is carried out while collecting: V1 adds noise.  [N,A] -> [N,A]."""

@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from dreamer_lite.distributed import gather_over_ranks
 from dreamer_lite.distributions import BoundedNormal, TanhNormal, TruncNormal, choices
-from dreamer_lite.guard import between, floats, refuse_unread, require, shaped, width
+from dreamer_lite.guard import (
+    between,
+    flags,
+    floats,
+    real,
+    refuse_unread,
+    require,
+    whole,
+)
 from dreamer_lite.networks import Style, readout
 from dreamer_lite.returns import discount_weights, lambda_return
 from dreamer_lite.rssm import State
@@ -30,6 +38,7 @@ class ActorConfig:
     """ρ: share of REINFORCE against dynamics backprop; η: entropy bonus.
 
     (V2's code calls 1 - ρ `actor_grad_mix`: it weighs the dynamics, the paper's ρ the other term.)
+    ValueError for numbers out of range.
     """
 
     layers: int = 3  # hidden layers of the policy
@@ -45,13 +54,19 @@ class ActorConfig:
     def __post_init__(self) -> None:
         shares = {"rho": self.rho, "unimix": self.unimix}
         between(0, 1, "V1: rho = 0; V2: 1 or 0; V3: 1", **shares)
-        others = {k: getattr(self, k) for k in ("layers", "eta", "out_scale", "noise")}
+        others = {k: getattr(self, k) for k in ("eta", "out_scale", "noise")}
         between(0, math.inf, "0 switches it off", **others)
+        whole(0, "0 is no hidden layer", layers=self.layers)
+        drawn, remedy = callable(self.continuous), "V1 has TanhNormal(), V3 BoundedNormal()"
+        require(drawn, "continuous", "what makes a distribution", self.continuous, remedy)
 
 
 @dataclass(frozen=True)
 class CriticConfig:
-    """How values are kept steady: a slow copy, and what it is used for."""
+    """How values are kept steady: a slow copy, and what it is used for.
+
+    ValueError for numbers out of range and for those that nothing would read.
+    """
 
     layers: int = 3  # hidden layers of the critic
     slow_every: int = 1  # updates between two copies
@@ -62,9 +77,10 @@ class CriticConfig:
     out_scale: float = 0.0  # of the first weights of the critic's output
 
     def __post_init__(self) -> None:
-        between(1, math.inf, "V2 copies every 100 updates, V3 every 1", slow_every=self.slow_every)
+        whole(1, "V2 copies every 100 updates, V3 every 1", slow_every=self.slow_every)
+        whole(0, "0 is no hidden layer", layers=self.layers)
         between(0, 1, "V2: 1 (hard copy); V3: 0.02", slow_mix=self.slow_mix)
-        others = {k: getattr(self, k) for k in ("layers", "slow_regularizer", "replay")}
+        others = {k: getattr(self, k) for k in ("slow_regularizer", "replay", "out_scale")}
         between(0, math.inf, "0 switches it off", **others)
         refuse_unread(self)
 
@@ -81,7 +97,7 @@ class CriticConfig:
 
 @dataclass(frozen=True)
 class BehaviorConfig:
-    """Actor, critic, and the dreams they learn from."""
+    """Actor, critic, and the dreams they learn from.  ValueError for numbers out of range."""
 
     actor: ActorConfig = ActorConfig()
     critic: CriticConfig = CriticConfig()
@@ -89,7 +105,7 @@ class BehaviorConfig:
     lam: float = 0.95  # λ: 0 trusts the critic after one step, 1 only at the horizon
 
     def __post_init__(self) -> None:
-        between(1, math.inf, "the papers have 15", horizon=self.horizon)
+        whole(1, "the papers have 15", horizon=self.horizon)
         between(0, 1, "the papers have 0.95", lam=self.lam)
 
 
@@ -102,9 +118,9 @@ def actor_loss(ret, base, logp, entropy, weight, *, rho: float, eta: float, scal
     V1: ρ = 0, η = 0.   V2: ρ = 1 (discrete) or 0 (continuous).   V3: ρ = 1, S = max(1, range).
     Terms of zero weight are not computed and may be None: V1 needs no log-probability. Units of the
     result: reward / S. Source: authors' code V1 `dreamer.py:179-193`, V2 `agent.py:252-291`, V3
-    `agent.py:405-415`. ValueError for different shapes.
+    `agent.py:405-415`. ValueError for other shapes, NaN, and a missing term.
     """
-    refuse_unlike(ret, base=base, logp=logp, entropy=entropy, weight=weight)
+    refuse_terms(ret, rho, eta, scale, base=base, logp=logp, entropy=entropy, weight=weight)
     objective = torch.zeros_like(weight)
     if rho:
         objective = objective + rho * ((ret - base).detach() / scale) * logp
@@ -115,25 +131,43 @@ def actor_loss(ret, base, logp, entropy, weight, *, rho: float, eta: float, scal
     return -(weight * objective).mean()
 
 
-def refuse_unlike(ret: Tensor, **terms: Tensor | None) -> None:
-    """Refuses terms of another shape than the returns [H,N]."""
+def refuse_terms(ret: Tensor, rho: float, eta: float, scale, **terms: Tensor | None) -> None:
+    """Raises ValueError for terms of another shape than the returns [H,N], NaN, or none at all."""
     floats("give float32 [H,N]", ret=ret)
+    between(0, 1, "1: REINFORCE, 0: dynamics backprop", rho=rho)
+    between(0, math.inf, "V3 has 3e-4", eta=eta)
+    between(1e-8, math.inf, "V3 has max(1, S), V1 and V2 have 1", scale=scale)
+    idle = {"base": not rho, "logp": not rho, "entropy": not eta}
     for name, x in terms.items():
-        fits = x is None or x.shape == ret.shape
-        require(fits, name, f"{list(ret.shape)} like ret", x, "one number for each step")
+        if x is None and idle.get(name):
+            continue
+        remedy = "one number for each step"
+        if getattr(x, "shape", None) != ret.shape:
+            require(False, name, f"{list(ret.shape)} like ret", x, remedy)
+        floats(remedy, **{name: x})
 
 
 def critic_loss(head, params, target, weight, slow_value=None, slow_regularizer=0.0) -> Tensor:
     """mean w [loss(v, sg R) + β loss(v, sg v_slow)].  params [...,P], the rest [...] -> [].
 
-    The loss is the head's: squared error (V1, V2) or twohot cross-entropy (V3). Source: authors'
-    code V1 `dreamer.py:195-199`, V2 `agent.py:293-305`, V3 `agent.py:417-422`.
+    The loss is the head's: squared error (V1, V2) or twohot cross-entropy (V3). Units: nats.
+    Source: authors' code V1 `dreamer.py:195-199`, V2 `agent.py:293-305`, V3 `agent.py:417-422`.
+    ValueError for other shapes, integers, NaN, and a slow value that is missing.
     """
-    shaped(weight, "weight", target.shape, "one weight for each target")
+    refuse_targets(target, weight, slow_value, slow_regularizer)
     loss = head.loss(params, target.detach())
     if slow_regularizer:
         loss = loss + slow_regularizer * head.loss(params, slow_value.detach())
     return (weight * loss).mean()
+
+
+def refuse_targets(target: Tensor, weight: Tensor, slow_value, slow_regularizer: float) -> None:
+    """Raises ValueError unless targets, weights and slow values (β > 0) are numbers, all [...]."""
+    between(0, math.inf, "V3 has 1, V1 and V2 have 0", slow_regularizer=slow_regularizer)
+    floats("give one return for each state", target=target)
+    floats("one weight for each target", tuple(target.shape), weight=weight)
+    if slow_regularizer:
+        floats("what the slow copy says of each state", tuple(target.shape), slow_value=slow_value)
 
 
 def replay_return(reward, cont, is_first, bootstrap, gamma: float, lam: float):
@@ -142,12 +176,11 @@ def replay_return(reward, cont, is_first, bootstrap, gamma: float, lam: float):
         Rₜ = rₜ₊₁ + γ cₜ₊₁ [(1-λ lₜ₊₁) bₜ₊₁ + λ lₜ₊₁ Rₜ₊₁],   lₜ = 0 at the last row of an episode
 
     bootstrap b_t: the imagined return of replayed state t. The last row of the chunk only serves
-    as bootstrap; steps from an episode's last row into the next episode have weight 0.
-    Source: authors' code V3 `agent.py:449-490` (val unused). ValueError for flags that are not bool
-    and for fewer than two rows.
+    as bootstrap; steps from an episode's last row into the next episode have weight 0. Units:
+    reward. Source: authors' code V3 `agent.py:449-490` (val unused). ValueError for flags that are
+    not bool, other shapes, NaN, and fewer than two rows.
     """
-    refuse_no_flags(reward, cont=cont, is_first=is_first)
-    between(0, 1, "V3 has 0.997 and 0.95", gamma=gamma, lam=lam)
+    refuse_chunk(reward, bootstrap, gamma, lam, cont=cont, is_first=is_first)
     last = is_first.roll(-1, 0)  # row t is the last of its episode iff row t+1 is a first one
     last[-1] = False
     trace = lam * (~last[1:]).float()
@@ -155,24 +188,30 @@ def replay_return(reward, cont, is_first, bootstrap, gamma: float, lam: float):
     return ret, (~last[:-1]).float()
 
 
-def refuse_no_flags(reward: Tensor, **flags: Tensor) -> None:
-    """Refuses a chunk of one row, and flags that are not bool [T,B]."""
-    require(len(reward) > 1, "reward", "[T,B] with T >= 2", reward, "the last row is a bootstrap")
-    for name, x in flags.items():
-        fits = x.dtype == torch.bool and x.shape == reward.shape
-        require(fits, name, f"bool {list(reward.shape)}", x, "rows have time first, [T,B]")
+def refuse_chunk(reward: Tensor, bootstrap: Tensor, gamma: float, lam: float, **marks) -> None:
+    """Raises ValueError for a chunk of one row, NaN, and flags that are not bool [T,B]."""
+    remedy = "rows have time first, [T,B], like reward"
+    floats(remedy, reward=reward)
+    many = reward.dim() > 0 and len(reward) > 1
+    require(many, "reward", "[T,B] with T >= 2", reward, "the last row is a bootstrap")
+    floats(remedy, tuple(reward.shape), bootstrap=bootstrap)
+    flags(remedy, tuple(reward.shape), **marks)
+    between(0, 1, "V3 has 0.997 and 0.95", gamma=gamma, lam=lam)
 
 
 class ReturnScale(nn.Module):
     """S = EMA of the 95th minus EMA of the 5th percentile of the returns in a batch.
 
     Starts at 0, rate 0.01, not debiased: a range of 10 reads .49 after five updates. Dividing by
-    max(1, S) shrinks large returns and never magnifies small ones. Source: V3v2; `utils.Normalize`.
+    max(1, S) shrinks large returns and never magnifies small ones. Units: those of the returns.
+    Source: V3v2; `utils.Normalize`. ValueError for percentiles out of order, and returns with NaN.
     """
 
     def __init__(self, rate=0.01, low=0.05, high=0.95, limit=1.0):
         super().__init__()
         between(0, 1, "V3 has 0.01, 0.05, 0.95", rate=rate, low=low, high=high)
+        between(low, 1, "V3 has low 0.05, high 0.95", high=high)
+        between(0, math.inf, "V3 has 1", limit=limit)
         self.rate, self.limit = rate, limit
         self.register_buffer("quantiles", torch.tensor([low, high]), persistent=False)
         self.register_buffer("range", torch.zeros(2))
@@ -192,10 +231,13 @@ class ReturnScale(nn.Module):
 
 
 class SlowCopy:
-    """Keeps `slow` near `fast`: every `every` updates, slow ← mix·fast + (1-mix)·slow."""
+    """Keeps `slow` near `fast`: every `every` updates, slow ← mix·fast + (1-mix)·slow.
+
+    Source: V2 `agent.py:307-334`, V3 `agent.py:142`. ValueError for numbers out of range.
+    """
 
     def __init__(self, fast: nn.Module, every: int, mix: float):
-        between(1, math.inf, "updates between two copies", every=every)
+        whole(1, "updates between two copies", every=every)
         between(0, 1, "1 is a hard copy", mix=mix)
         self.fast, self.every, self.mix = fast, every, mix
         self.module = deepcopy(fast).requires_grad_(False)
@@ -203,6 +245,7 @@ class SlowCopy:
     @torch.no_grad()
     def update(self, count: int) -> None:
         """Call after the optimizer step; count = updates done before this one."""
+        whole(0, "give `Dreamer.updates`", count=count)
         if count % self.every == 0:
             slow, fast = list(self.module.parameters()), list(self.fast.parameters())
             torch._foreach_lerp_(slow, fast, self.mix)
@@ -212,7 +255,11 @@ class SlowCopy:
 
 
 class Policy(nn.Module):
-    """π(a | s): features [...,F] -> a distribution over flat actions [...,A]."""
+    """π(a | s): features [...,F] -> a distribution over flat actions [...,A].
+
+    ValueError for features of another width; a policy stands in the loop of a dream, so NaN is
+    found in its answer.
+    """
 
     def __init__(self, cfg: ActorConfig, feat: int, action: ActionSpec, units: int, style: Style):
         super().__init__()
@@ -222,7 +269,7 @@ class Policy(nn.Module):
 
     def forward(self, feat: Tensor):
         """Features [...,F] -> a distribution over actions [...,A]."""
-        width(feat, "feat", self.feat, "give `state.feat`")
+        real("give `state.feat`", (..., self.feat), feat=feat)
         params = self.net(feat)
         if self.action.continuous:
             return self.cfg.continuous(params)
@@ -233,10 +280,11 @@ def explore(action: Tensor, spec: ActionSpec, noise: float) -> Tensor:
     """V1 while it collects: N(0, noise²) is added to numbers, which stay in [-1, 1].
 
     With probability `noise` a discrete action is replaced by a random one (ε-greedy).  [N,A] ->
-    [N,A]. Source: V1 authors' code `dreamer.py:246-268`, amount 0.3.
+    [N,A]. Source: V1 authors' code `dreamer.py:246-268`, amount 0.3. ValueError for actions of
+    another width, integers and NaN.
     """
     between(0, math.inf, "V1 has 0.3, V2 and V3 0", noise=noise)
-    shaped(action, "action", (len(action), spec.size), "one flat action for each stream")
+    floats("one flat action for each stream", ("N", spec.size), action=action)
     if not noise:
         return action
     if spec.continuous:
@@ -258,13 +306,16 @@ class Dream(NamedTuple):
 
 
 class Behavior(nn.Module):
-    """Actor and critic, and the dreams they learn from."""
+    """Actor and critic, and the dreams they learn from.
+
+    ValueError for features of another width or with NaN.
+    """
 
     def __init__(self, cfg: BehaviorConfig, model: WorldModel, action: ActionSpec):
         super().__init__()
         m = model.cfg
         feat = m.deter + m.latent.size
-        self.cfg, self.head = cfg, m.head()
+        self.cfg, self.deter, self.feat, self.head = cfg, m.deter, feat, m.head()
         self.policy = Policy(cfg.actor, feat, action, m.units, m.style)
         outputs = self.head.num_params
         critic = cfg.critic
@@ -277,11 +328,19 @@ class Behavior(nn.Module):
 
     def value(self, feat: Tensor) -> Tensor:
         """v(s), the λ-return expected from here on, without the reward of s.  [...,F] -> [...]."""
+        self.check(feat)
         return self.head.mean(self.critic(feat))
 
     def slow_value(self, feat: Tensor) -> Tensor:
-        """The slow copy's v(s).  [...,F] -> [...]."""
+        """The slow copy's v(s).  [...,F] -> [...].  ValueError where none is kept (V1)."""
+        self.check(feat)
+        kept = self.slow_critic is not None
+        require(kept, "slow_target", "True, or slow_regularizer above 0", "neither", "ask `value`")
         return self.head.mean(self.slow_critic(feat))
+
+    def check(self, feat: Tensor) -> None:
+        """Refuses features that are not [...,F], or hold NaN."""
+        floats("give `state.feat`", (..., self.feat), feat=feat)
 
     def dream(self, model: WorldModel, start: State, cont: Tensor) -> Dream:
         """From start s_0 [N,.] with true continue flags [N]: H imagined steps and their returns.
@@ -323,15 +382,20 @@ class Behavior(nn.Module):
         return losses, metrics
 
     def critic_loss(self, feat: Tensor, target: Tensor, weight: Tensor, slow: float) -> Tensor:
-        """`critic_loss` of the critic at features [H,N,F].  target, weight [H,N] -> []."""
-        slow_value = self.slow_value(feat).detach() if slow else None
+        """`critic_loss` of the critic at features [H,N,F].  target, weight [H,N] -> [], in nats."""
+        real("give `state.feat`, one for each target", (*target.shape, self.feat), feat=feat)
+        slow_value = self.head.mean(self.slow_critic(feat)).detach() if slow else None
         return critic_loss(self.head, self.critic(feat), target, weight, slow_value, slow)
 
     def replay_loss(self, states: State, batch, bootstrap: Tensor, gamma: float) -> Tensor:
         """The value loss on replayed states; here the gradient *does* enter the world model.
 
         states and batch [T,B,.]; bootstrap [T,B]: the imagined return of each replayed state.
+        Units: nats. Source: authors' code V3 `agent.py:449-490`.
         """
+        lead, remedy = batch.reward.shape, "give the states of the rows, time first, like reward"
+        floats(remedy, (*lead, self.deter), **{"states.h": states.h})
+        floats(remedy, (*lead, self.feat - self.deter), **{"states.z": states.z})
         ret, weight = replay_return(
             batch.reward, batch.cont, batch.is_first, bootstrap.detach(), gamma, self.cfg.lam
         )

@@ -19,6 +19,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from .guard import whole
+
 CAMERAS = {"quadruped": 2}  # by body; all others are watched by camera 0 (danijar/dreamer 56d4d44)
 # Why a machine without a screen may not draw, and what helps
 NO_PICTURE = (
@@ -44,8 +46,7 @@ class Control(gymnasium.Env):
         camera: int | None = None,
         render_mode: str | None = None,
     ):
-        if repeat < 1 or size < 1:
-            raise ValueError(f"repeat and size must be at least 1, got {repeat} and {size}")
+        whole(1, "the papers have repeat 2 and size 64", repeat=repeat, size=size)
         self.repeat, self.size, self.render_mode = repeat, size, render_mode
         self.camera = CAMERAS.get(name.partition("-")[0], 0) if camera is None else camera
         self.raw = load(name)

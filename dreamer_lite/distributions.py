@@ -2,7 +2,8 @@
 
 One protocol: `sample log_prob entropy kl mode detach`. Written by hand because they are the lesson,
 and because the library's validated versions cost two to three times as much inside the time loop.
-All maths runs in float32, whatever the precision around it.
+All maths runs in float32, whatever the precision around it. ValueError for integers, NaN and
+tensors that do not fit together.
 """
 
 import math
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamer_lite.guard import between, floats, require, shaped, width
+from dreamer_lite.guard import between, floats, real, require, shaped, whole
 from dreamer_lite.transforms import sigmoid2
 
 LN_2PI = math.log(2 * math.pi)  # ln 2π
@@ -36,14 +37,33 @@ class Distribution(Protocol):
         """-E ln p in nats, summed over n.  [...]."""
 
 
-def alike(x: Tensor, like: Tensor, name: str = "x") -> None:
-    """Refuses what does not fit to like [...,n]: another n, other axes in front.
+def sound(p: tuple[Tensor, ...]) -> None:
+    """Refuses a distribution whose tensors [...] differ in shape or are no floats.
+
+    NaN was refused where it was made of what a network answers; samples stand in the loop over
+    time.
+    """
+    if any(x.shape != p[0].shape or not x.is_floating_point() for x in p):
+        remedy = f"a {type(p).__name__} has {' and '.join(p._fields)} of one shape"
+        real(remedy, tuple(p[0].shape), **p._asdict())
+
+
+def alike(x: Tensor, p: tuple[Tensor, ...], name: str = "x") -> None:
+    """Refuses what no distribution over [...,n] gives: another n, other axes, integers, NaN.
 
     Fine are further axes, several samples for each row, and an axis of 1, one sample for all rows.
     """
-    axes = list(zip(x.shape[::-1], like.shape[::-1], strict=False))  # the last one first
+    sound(p)
+    floats("give a vector of float32 numbers for each row", **{name: x})
+    axes = list(zip(x.shape[::-1], p[0].shape[::-1], strict=False))  # the last one first
     fits = all(a == b or i and 1 in (a, b) for i, (a, b) in enumerate(axes))
-    require(fits, name, f"{list(like.shape)}", x, "give a vector for each row, time first")
+    require(fits, name, f"{list(p[0].shape)}", x, "give a vector for each row, time first")
+
+
+def same(p: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> None:
+    """Refuses two distributions over [...,n] of which the other is not like the first."""
+    alike(other[0], p, "other")
+    sound(other)
 
 
 class DiagNormal(NamedTuple):
@@ -53,7 +73,11 @@ class DiagNormal(NamedTuple):
     std: Tensor
 
     def sample(self) -> Tensor:
-        """Reparameterized: mean + std·ε, ε ~ N(0, 1), so gradients reach mean and std.  [...,n]."""
+        """mean + std·ε, ε ~ N(0, 1): reparameterized, so gradients reach mean and std.  [...,n].
+
+        Units: those of mean and std. Source: Kingma and Welling 2014.
+        """
+        sound(self)
         return self.mean + self.std * torch.randn_like(self.mean)
 
     def mode(self) -> Tensor:
@@ -62,17 +86,18 @@ class DiagNormal(NamedTuple):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """ln N(x; mean, std²) in nats, summed over n.  [...]."""
-        alike(x, self.mean)
+        alike(x, self)
         z = (x - self.mean) / self.std
         return (-0.5 * z**2 - self.std.log() - 0.5 * LN_2PI).sum(-1)
 
     def entropy(self) -> Tensor:
         """½ ln(2πe σ²) in nats, summed over n.  [...]."""
+        sound(self)
         return (self.std.log() + 0.5 * (LN_2PI + 1)).sum(-1)
 
     def kl(self, other: "DiagNormal") -> Tensor:
         """KL(self ‖ other) = Σ ln(σ₂/σ₁) + (σ₁² + (μ₁-μ₂)²) / 2σ₂² - ½, in nats.  [...]."""
-        alike(other.mean, self.mean, "other")
+        same(self, other)
         ratio = (self.std / other.std) ** 2
         shift = ((self.mean - other.mean) / other.std) ** 2
         return 0.5 * (ratio + shift - 1 - ratio.log()).sum(-1)
@@ -94,13 +119,15 @@ class Squashed(NamedTuple):
 
     def before(self, *count: int) -> Tensor:
         """x = loc + scale·ε: samples before tanh, reparameterized.  [*count,...,n]."""
+        sound(self)
         return self.loc + self.scale * torch.randn_like(self.loc.expand(*count, *self.loc.shape))
 
     def at(self, x: Tensor) -> Tensor:
         """ln p(tanh x) = ln N(x; loc, scale²) - Σ ln |da/dx|, exact where tanh rounds to 1.  [...].
 
-        ln |da/dx| = ln(1 - tanh² x) = 2 (ln 2 - x - softplus(-2x)).
+        ln |da/dx| = ln(1 - tanh² x) = 2 (ln 2 - x - softplus(-2x)). In nats, summed over n.
         """
+        alike(x, self)
         slope = 2 * (math.log(2) - x - F.softplus(-2 * x))
         return DiagNormal(self.loc, self.scale).log_prob(x) - slope.sum(-1)
 
@@ -119,7 +146,7 @@ class Squashed(NamedTuple):
 
     def log_prob(self, a: Tensor) -> Tensor:
         """ln p(a) in nats, summed over n; ±1 counts as the nearest number inside.  [...]."""
-        alike(a, self.loc, "a")
+        alike(a, self, "a")
         return self.at(a.clamp(-1 + 2**-24, 1 - 2**-24).atanh())
 
     def entropy(self) -> Tensor:
@@ -151,6 +178,7 @@ class Truncated(NamedTuple):
         ε = Φ⁻¹(Φ(α) + u Z): gradients d/dloc = 1 and d/dscale = ε, as TensorFlow's, not those of
         the exact reparameterization. Clipping is straight-through.
         """
+        sound(self)
         with torch.no_grad():
             low = torch.special.ndtr(self.edges()[0])
             noise = torch.special.ndtri(low + torch.rand_like(low) * self.mass())
@@ -164,12 +192,13 @@ class Truncated(NamedTuple):
 
     def log_prob(self, a: Tensor) -> Tensor:
         """ln N(a; loc, scale²) - ln Z in nats, summed over n; -∞ outside of [-1, 1].  [...]."""
-        alike(a, self.loc, "a")
+        alike(a, self, "a")
         plain = -0.5 * ((a - self.loc) / self.scale) ** 2 - self.scale.log() - 0.5 * LN_2PI
         return (plain - self.mass().log()).masked_fill(a.abs() > 1, -math.inf).sum(-1)
 
     def entropy(self) -> Tensor:
         """ln(√(2πe) scale Z) + (α φ(α) - β φ(β)) / 2Z in nats, summed over n.  [...]."""
+        sound(self)
         (low, high), mass = self.edges(), self.mass()
         tails = [x * (-0.5 * x**2).exp() / math.sqrt(2 * math.pi) for x in (low, high)]
         plain = 0.5 * (LN_2PI + 1) + self.scale.log() + mass.log()
@@ -187,8 +216,11 @@ class OneHots(NamedTuple):
 
     @staticmethod
     def of(logits: Tensor, unimix: float = 0.0) -> "OneHots":
-        """p = (1-u) softmax(logits) + u/K.  logits [...,G,K]; every later use sees the mixture."""
-        require(logits.dim() > 1, "logits", "[..., G, K]", logits, "a die for each group")
+        """p = (1-u) softmax(logits) + u/K.  logits [...,G,K]; every later use sees the mixture.
+
+        Units: none. Source: V3v2, 1 % uniform.
+        """
+        floats("dice need numbers; of a latent they are its params", (..., "G", "K"), logits=logits)
         between(0, 1, "V2 has 0, V3 0.01", unimix=unimix)
         logits = logits.float()
         if not unimix:
@@ -201,8 +233,9 @@ class OneHots(NamedTuple):
         """one_hot(k) + p - sg(p), k ~ p: the value of a die, the gradient of its mean.  [...,G·K].
 
         The draw inverts the cumulative distribution: one uniform number per group, and no host
-        synchronization.
+        synchronization. Units: none. Source: V2, straight-through gradients.
         """
+        sound(self)
         below = self.probs.detach().cumsum(-1) <= torch.rand_like(self.probs[..., :1])
         last = self.probs.shape[-1] - 1  # rounding may leave the sum of all below 1
         index = below.sum(-1).clamp(max=last)
@@ -220,17 +253,27 @@ class OneHots(NamedTuple):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Σ_g ln p_g(x_g) for flat one-hots x [...,G·K], in nats.  [...]."""
-        groups, classes = self.logp.shape[-2:]
-        width(x, "x", groups * classes, "give flat one-hots, as `sample` does")
+        self.refuse_unlike(x)
         return (x.unflatten(-1, self.logp.shape[-2:]) * self.logp).sum((-2, -1))
+
+    def refuse_unlike(self, x: Tensor) -> None:
+        """Raises ValueError for what is no flat one-hots [...,G·K] of these dice."""
+        faces = math.prod(self.probs.shape[-2:])
+        remedy = "give flat one-hots of the dice in probs, as `sample` does"
+        real(remedy, (..., faces), x=x)
+        alike(x.unflatten(-1, self.probs.shape[-2:]), self)
 
     def entropy(self) -> Tensor:
         """-Σ p ln p in nats, summed over the groups.  [...]."""
+        sound(self)
         return -(self.probs * self.logp).sum((-2, -1))
 
     def kl(self, other: "OneHots") -> Tensor:
-        """KL(self ‖ other) = Σ p₁ (ln p₁ - ln p₂) in nats, summed over the groups.  [...]."""
-        alike(other.logp, self.logp, "other")
+        """KL(self ‖ other) = Σ p₁ (ln p₁ - ln p₂) in nats, summed over the groups.  [...].
+
+        Source: V2 and V3v2, their KL between posterior and prior.
+        """
+        same(self, other)
         return (self.probs * (self.logp - other.logp)).sum((-2, -1))
 
     def detach(self) -> "OneHots":
@@ -254,7 +297,7 @@ class Choices(NamedTuple):
     def log_prob(self, x: Tensor) -> Tensor:
         """Σ ln p over the choices, in nats.  x [...,A] -> [...]."""
         sizes = [p.logp.shape[-1] for p in self.parts]
-        width(x, "x", sum(sizes), "give the one-hots side by side, as `sample` does")
+        real("give the one-hots side by side, as `sample` does", (..., sum(sizes)), x=x)
         return sum(p.log_prob(y) for p, y in zip(self.parts, x.split(sizes, -1), strict=True))
 
     def entropy(self) -> Tensor:
@@ -270,12 +313,19 @@ class Bernoulli(NamedTuple):
     @property
     def mean(self) -> Tensor:
         """σ(logit), the probability of yes.  [...]."""
+        floats("give what the network answers", logit=self.logit)
         return self.logit.float().sigmoid()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """x ln p + (1-x) ln(1-p), also for soft labels x in [0, 1].  [...]."""
-        shaped(x, "x", self.logit.shape, "one label for each event")
+        """x ln p + (1-x) ln(1-p) in nats, also for soft labels x in [0, 1].  [...]."""
+        self.refuse_no_label(x)
         return -F.binary_cross_entropy_with_logits(self.logit.float(), x, reduction="none")
+
+    def refuse_no_label(self, x: Tensor) -> None:
+        """Raises ValueError unless x [...] has a label in [0, 1] for each event."""
+        floats("give what the network answers", logit=self.logit)
+        shaped(x, "x", tuple(self.logit.shape), "one label for each logit")
+        between(0, 1, "a label, a head's target, is the probability of yes", x=x)
 
 
 # --- latents: how a network output becomes a distribution over z ------------------------------
@@ -294,8 +344,9 @@ class Gaussian:
     std: Callable[[Tensor], Tensor] = F.softplus  # from a number to a deviation
 
     def __post_init__(self) -> None:
-        between(1, math.inf, "V1 has 30", size=self.size)
+        whole(1, "V1 has 30", size=self.size)
         between(0, math.inf, "V1 has 0.1", min_std=self.min_std)
+        require(callable(self.std), "std", "a function", self.std, "V1 has softplus, V2 sigmoid2")
 
     @property
     def num_params(self) -> int:
@@ -304,8 +355,7 @@ class Gaussian:
 
     def __call__(self, params: Tensor) -> DiagNormal:
         """params [...,2·size] = (mean, raw std) -> N(mean, softplus(raw) + min_std)."""
-        width(params, "params", self.num_params, "give mean and raw deviation side by side")
-        floats("give what the network answers", params=params)
+        floats("give mean and raw deviation side by side", (..., self.num_params), params=params)
         mean, raw = params.float().chunk(2, -1)
         return DiagNormal(mean, self.std(raw) + self.min_std)
 
@@ -319,8 +369,8 @@ class Categorical:
     unimix: float = 0.0  # share of the uniform distribution
 
     def __post_init__(self) -> None:
-        between(1, math.inf, "V2 has 32", groups=self.groups)
-        between(2, math.inf, "a die of one face says nothing; V2 has 32", classes=self.classes)
+        whole(1, "V2 has 32", groups=self.groups)
+        whole(2, "a die of one face says nothing; V2 has 32", classes=self.classes)
         between(0, 1, "V2 has 0, V3 0.01", unimix=self.unimix)
 
     @property
@@ -335,8 +385,7 @@ class Categorical:
 
     def __call__(self, params: Tensor) -> OneHots:
         """params [...,G·K] are logits -> OneHots with p = (1-u) softmax + u/K."""
-        width(params, "params", self.num_params, "give groups · classes logits")
-        floats("give what the network answers", params=params)
+        real("give groups · classes logits", (..., self.num_params), params=params)
         return OneHots.of(params.unflatten(-1, (self.groups, self.classes)), self.unimix)
 
 
@@ -353,6 +402,10 @@ class BoundedNormal:
 
     min_std: float = 0.1  # smallest standard deviation
     max_std: float = 1.0  # largest standard deviation
+
+    def __post_init__(self) -> None:
+        between(0, math.inf, "V3 has 0.1 and 1", min_std=self.min_std, max_std=self.max_std)
+        between(self.min_std, math.inf, "V3 has 0.1 and 1", max_std=self.max_std)
 
     def __call__(self, params: Tensor) -> DiagNormal:
         """params [...,2A] = (m, s)."""
@@ -372,6 +425,11 @@ class TanhNormal:
     init_std: float = 5.0  # deviation before tanh while the network says 0
     min_std: float = 1e-4  # smallest deviation before tanh
     mean_scale: float = 5.0  # c, largest mean before tanh
+
+    def __post_init__(self) -> None:
+        between(0, math.inf, "V1 has 1e-4", min_std=self.min_std)
+        remedy = "V1 has 5 for both"
+        between(1e-6, 100, remedy, init_std=self.init_std, mean_scale=self.mean_scale)
 
     def __call__(self, params: Tensor) -> Squashed:
         """params [...,2A] = (m, s)."""
@@ -393,6 +451,10 @@ class TruncNormal:
     min_std: float = 0.1  # smallest standard deviation
     init_std: float = 0.0  # s₀, added before the sigmoid
 
+    def __post_init__(self) -> None:
+        between(0, math.inf, "V2 has 0.1", min_std=self.min_std)
+        between(-math.inf, math.inf, "V2 has 0", init_std=self.init_std)
+
     def __call__(self, params: Tensor) -> Truncated:
         """params [...,2A] = (m, s)."""
         mean, raw = halves(params)
@@ -409,7 +471,6 @@ def halves(params: Tensor) -> tuple[Tensor, Tensor]:
 
 def choices(logits: Tensor, sizes: tuple[int, ...], unimix: float) -> OneHots | Choices:
     """One categorical per entry of `sizes`, over adjacent slices of logits [...,Σ sizes]."""
-    width(logits, "logits", sum(sizes), f"give one logit for each of the choices {sizes}")
-    floats("give what the network answers", logits=logits)
+    real(f"give one logit for each of the choices {sizes}", (..., sum(sizes)), logits=logits)
     parts = [OneHots.of(x[..., None, :], unimix) for x in logits.split(list(sizes), -1)]
     return parts[0] if len(parts) == 1 else Choices(tuple(parts))

@@ -12,10 +12,9 @@ Every episode has its own seed, so a running episode is stored as its seed and i
 """
 
 import logging
-import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -27,7 +26,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorObservationWrap
 from gymnasium.wrappers import AddRenderObservation
 
 from .control import Control
-from .guard import between, pixels
+from .guard import between, instances, pixels, require, whole
 from .spaces import ActionSpec, ObsSpec
 
 log = logging.getLogger(__name__)  # says when something is resized or flattened
@@ -58,7 +57,10 @@ class Episode(NamedTuple):
 
 @dataclass(frozen=True)
 class AtariProtocol:
-    """How Atari frames, actions and ends reach the agent. Defaults: the 100k benchmark."""
+    """How Atari frames, actions and ends reach the agent. Defaults: the 100k benchmark.
+
+    ValueError for numbers out of range.
+    """
 
     size: int = 64  # height and width in pixels
     gray: bool = False
@@ -73,8 +75,9 @@ class AtariProtocol:
             raise ValueError(f"size must be one of {IMAGE_SIZES}, got {self.size}; 64 is usual")
         remedy = "see envs.PROTOCOLS"
         between(0, 1, remedy, sticky=self.sticky)
-        between(0, math.inf, remedy, noop=self.noop)
-        between(1, math.inf, remedy, repeat=self.repeat, max_frames=self.max_frames)
+        whole(0, remedy, noop=self.noop)
+        whole(1, remedy, size=self.size, repeat=self.repeat, max_frames=self.max_frames)
+        instances(bool, remedy, gray=self.gray, all_actions=self.all_actions)
 
 
 # How the papers and this package present Atari games
@@ -100,10 +103,13 @@ def make(
     whose fields `kwargs` replace. "dmc/<domain>-<task>" is `control.Control` with `kwargs`, any
     other id `gymnasium.make(env_id, **kwargs)`; both run in process. If one of these ends in
     "/pixels", what it draws takes the place of its observation: "Pendulum-v1/pixels".
+    ValueError for unknown ids, protocols and options.
     """
-    between(1, math.inf, "one stream is the least", num_envs=num_envs)
+    instances(str, "such as 'CartPole-v1'", env_id=env_id)
+    whole(1, "one stream is the least", num_envs=num_envs)
+    whole(0, "0 is as good as any", seed=seed)
     if env_id.startswith("ALE/"):
-        chosen = replace(_protocol(protocol), **kwargs)
+        chosen = _changed(_protocol(protocol), kwargs)
         return VectorEnv(_atari(env_id, num_envs, chosen), seed, repeat=chosen.repeat)
     if protocol is not None:
         raise ValueError(
@@ -115,7 +121,11 @@ def make(
 
 
 def episode_seed(run_seed: int, stream: int, episode: int) -> int:
-    """One independent 31-bit seed per (run, stream, episode); ale-py reads 32-bit signed seeds."""
+    """One independent 31-bit seed per (run, stream, episode); ale-py reads 32-bit signed seeds.
+
+    ValueError for numbers below 0.
+    """
+    whole(0, "count from 0", run_seed=run_seed, stream=stream, episode=episode)
     words = np.random.SeedSequence((run_seed, stream, episode)).generate_state(1)
     return int(words[0] & 0x7FFFFFFF)
 
@@ -125,10 +135,12 @@ class VectorEnv:
 
     A finished stream ignores its next action and answers with its reset row, whose episode has
     seed `episode_seed(seed, stream, episode)`. `finished` lists the episodes that the latest
-    step ended. `repeat` is the number of environment frames per agent step.
+    step ended. `repeat` is the number of environment frames per agent step. ValueError for spaces
+    that no agent can see or act in, actions of other shapes, and stored episodes that do not fit.
     """
 
     def __init__(self, raw: gymnasium.vector.VectorEnv, seed: int = 0, repeat: int = 1):
+        instances(gymnasium.vector.VectorEnv, "`make` builds one", raw=raw)
         mode = raw.metadata.get("autoreset_mode")
         if mode != AutoresetMode.NEXT_STEP:
             raise ValueError(
@@ -159,6 +171,7 @@ class VectorEnv:
         """Act [N,A] and return what the agent meets. One-hots are argmaxed, numbers clipped."""
         if self._row is None:
             raise ValueError("step() needs a running episode; call reset() or restore() first")
+        self._refuse_rows(action)
         first = self._ended
         action = np.where(first[:, None], np.float32(0), clean_action(self.action_spec, action))
         obs, reward, terminated, truncated = self._raw_step(action)
@@ -168,6 +181,12 @@ class VectorEnv:
         self._row = self._pack(obs, action, reward, terminated, first)
         self._record(first, terminated | (truncated & ~first))
         return self._row
+
+    def _refuse_rows(self, action: np.ndarray) -> None:
+        """An action for one stream would otherwise be carried out by all."""
+        action = _finite(action, self.action_spec.size, self.action_spec)
+        expected = f"[{self.num_envs}, {self.action_spec.size}]"
+        require(len(action) == self.num_envs, "action", expected, action, "a row for each stream")
 
     def sample(self) -> np.ndarray:
         """Random actions [N,A]: uniform one-hots, or uniform numbers in [-1, 1]."""
@@ -202,6 +221,8 @@ class VectorEnv:
         Raises ValueError if the replay arrives at another observation: then the environment
         draws from something else than its seed, and a run on it cannot be continued exactly.
         """
+        missing = sorted({"spec", "seed", "episode", "seeds", "score", "ended", "rng"} - {*meta})
+        require(not missing, "meta", "what `state()` gave", f"none of {missing}", "store all of it")
         if meta["spec"] != self._spec():
             raise ValueError(
                 f"the state is of {meta['spec']}, this environment has {self._spec()}; make it "
@@ -313,7 +334,10 @@ def _require_same(replayed: dict[str, np.ndarray], stored: dict[str, np.ndarray]
 
 
 def action_spec(space: spaces.Space) -> ActionSpec:
-    """Discrete(n) -> one group, MultiDiscrete([a, b]) -> two groups, bounded Box -> numbers."""
+    """Discrete(n) -> one group, MultiDiscrete([a, b]) -> two groups, bounded Box -> numbers.
+
+    ValueError for other spaces.
+    """
     if isinstance(space, spaces.Discrete):
         return ActionSpec(discrete=(int(space.n),))
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
@@ -332,22 +356,40 @@ def action_spec(space: spaces.Space) -> ActionSpec:
 
 
 def clean_action(spec: ActionSpec, action: np.ndarray) -> np.ndarray:
-    """The action as recorded and executed, float32 [N,A]: exact one-hots, numbers in [-1, 1]."""
-    action = np.asarray(action, np.float32)
-    if action.ndim != 2 or action.shape[1] != spec.size or not np.isfinite(action).all():
-        raise ValueError(
-            f"action must be finite float32 [N,{spec.size}] for {spec}, got {action.dtype} "
-            f"{list(action.shape)} with {np.isnan(action).sum()} NaNs; give one flat action for "
-            "each stream"
-        )
+    """The action as recorded and executed, float32 [N,A]: exact one-hots, numbers in [-1, 1].
+
+    ValueError for other shapes, none at all, and NaN.
+    """
+    action = _finite(action, spec.size, spec)
     if not spec.discrete:
         return action.clip(-1, 1)
     groups = np.split(action, np.cumsum(spec.discrete)[:-1], axis=1)
     return np.concatenate([np.eye(g.shape[1], dtype=np.float32)[g.argmax(1)] for g in groups], 1)
 
 
+def _finite(action: Any, size: int, what: Any) -> np.ndarray:
+    """What was given as float32 [N,A], if it is that."""
+    remedy = "give one flat action for each stream"
+    try:
+        numbers = np.asarray(action, np.float32)
+    except (TypeError, ValueError) as error:
+        got = f"{action!r}"[:60]
+        raise ValueError(f"action must be float32 [N,{size}], got {got}; {remedy}") from error
+    fits = numbers.ndim == 2 and numbers.shape[1] == size and len(numbers)
+    if not fits or not np.isfinite(numbers).all():
+        raise ValueError(
+            f"action must be finite float32 [N,{size}] for {what}, got {numbers.dtype} "
+            f"{list(numbers.shape)} with {np.isnan(numbers).sum()} NaNs; {remedy}"
+        )
+    return numbers
+
+
 def env_action(space: spaces.Space, action: np.ndarray) -> np.ndarray:
-    """What the environments execute for a clean action [N,A]: indices, or numbers in range."""
+    """What the environments execute for a clean action [N,A]: indices, or numbers in range.
+
+    ValueError for actions that are not clean.
+    """
+    action = _finite(action, spaces.flatdim(space), space)
     if isinstance(space, spaces.Box):
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
         unit = action.reshape(-1, *space.shape).astype(np.float64)  # so that -1..1 stays as it is
@@ -407,9 +449,9 @@ def _image_reader(shape: tuple[int, ...], name: str) -> _Reader:
 
 
 def resize(images: np.ndarray, size: int = DEFAULT_SIZE) -> np.ndarray:
-    """Images uint8 [N,H,W,C] to [N,size,size,C] by averaging areas."""
-    pixels("give raw pixels 0..255", axes="[N, H, W, C]", images=images)
-    between(1, math.inf, f"{DEFAULT_SIZE} is usual", size=size)
+    """Images uint8 [N,H,W,C] to [N,size,size,C] by averaging areas.  ValueError for other kinds."""
+    pixels("give raw pixels 0..255", ("N", "H", "W", "C"), images=images)
+    whole(1, f"{DEFAULT_SIZE} is usual", size=size)
     frames = [cv2.resize(x, (size, size), interpolation=cv2.INTER_AREA) for x in images]
     return np.stack(frames).reshape(len(images), size, size, images.shape[-1])
 
@@ -430,6 +472,11 @@ def _gymnasium(env_id: str, num_envs: int, kwargs: dict[str, Any]) -> SyncVector
             f"cannot make {env_id!r}: {error}; install or import the package that registers it, or "
             "write 'package:id'"
         ) from error
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        expected = f"options of {env_id!r}"
+        require(False, "kwargs", expected, f"{sorted(kwargs)} ({error})", "leave out the unknown")
 
 
 def _single(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env:
@@ -460,6 +507,14 @@ def _protocol(protocol: str | AtariProtocol | None) -> AtariProtocol:
         names = sorted(PROTOCOLS)
         raise ValueError(f"protocol must be one of {names}, got {name!r}; or give an AtariProtocol")
     return PROTOCOLS[name]
+
+
+def _changed(protocol: AtariProtocol, options: dict[str, Any]) -> AtariProtocol:
+    """The protocol with some of its fields replaced."""
+    known = [f.name for f in fields(protocol)]
+    fits = options.keys() <= set(known)
+    require(fits, "kwargs", f"among {known}", f"{sorted(options)}", "see AtariProtocol")
+    return replace(protocol, **options)
 
 
 def _is_atari(raw: gymnasium.vector.VectorEnv) -> bool:

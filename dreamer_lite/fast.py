@@ -14,8 +14,7 @@ from dreamer_lite import native
 from dreamer_lite.distributions import Categorical, OneHots
 from dreamer_lite.fast_conv import FastConvTranspose2d, pair
 from dreamer_lite.fast_rssm import FastBlockGRU, FastRSSM
-from dreamer_lite.guard import width
-from dreamer_lite.heads import PixelHead, TwoHotHead, fits
+from dreamer_lite.heads import PixelHead, TwoHotHead, answers, fits
 from dreamer_lite.networks import BlockGRU, RMSNorm
 from dreamer_lite.rssm import RSSM
 
@@ -156,7 +155,7 @@ class FastPixelHead(PixelHead):
 
     def loss(self, logits: Tensor, image: Tensor) -> Tensor:
         """logits [...,H,W,C], image uint8 [...,H,W,C] -> [...]."""
-        fits = image.dtype == torch.uint8 and image.shape == logits.shape
+        fits = image.dtype == torch.uint8 and image.shape == logits.shape and image.numel() > 0
         if not fits or not native.usable(logits):
             return super().loss(logits, image)
         flat = logits.flatten(0, -4).flatten(1).contiguous()
@@ -186,7 +185,7 @@ class FastTwoHotHead(TwoHotHead):
 
     def mean(self, params: Tensor) -> Tensor:
         """[...,K] -> [...]."""
-        width(params, "params", self.num_params, "give what the head's network answers")
+        answers(params, self.num_params, look=False)
         if native.usable(params) and not (torch.is_grad_enabled() and params.requires_grad):
             flat = params.reshape(-1, self.num_params).contiguous()
             return native.twohot_mean(flat, self.bins).view(params.shape[:-1])
@@ -195,7 +194,7 @@ class FastTwoHotHead(TwoHotHead):
 
     def loss(self, params: Tensor, target: Tensor) -> Tensor:
         """[...,K], [...] -> [...], in nats."""
-        fits(params, target, self.num_params)
+        fits(params, target, self.num_params, look=False)
         if native.usable(params):
             flat = params.reshape(-1, self.num_params).contiguous()
             target = target.detach().float().reshape(-1).contiguous()

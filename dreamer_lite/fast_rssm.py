@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 
 from dreamer_lite import native
 from dreamer_lite.distributions import Categorical
-from dreamer_lite.networks import BlockGRU, RMSNorm, gates
+from dreamer_lite.guard import rows
+from dreamer_lite.networks import BEFORE, BlockGRU, RMSNorm, gates
 from dreamer_lite.rssm import RSSM, State
 
 Grads = dict[nn.Parameter, Tensor]  # a parameter (any shape), its gradient
@@ -131,6 +132,7 @@ class FastBlockGRU(BlockGRU):
 
     def forward(self, h: Tensor, z: Tensor, a: Tensor) -> Tensor:
         """[B,D], [B,Z], [B,A] -> [B,D]."""
+        rows(BEFORE, len(h), h=(h, self.deter), z=(z, self.z), a=(a, self.action))
         a = a / a.detach().abs().clamp(min=1)
         shared = torch.cat([self.in_h(h), self.in_z(z), self.in_a(a)], -1)
         own, dense = self.weights()
@@ -330,7 +332,8 @@ class FastRSSM(RSSM):
 
     def imagine(self, policy: Callable, s: State, horizon: int) -> tuple[State, Tensor]:
         """As `RSSM.imagine`: [N,.] -> states [H+1,N,.] and actions [H,N,A]."""
-        if torch.is_grad_enabled() or horizon < 1 or not self.suits(*s):
+        self.check_start(s, horizon)
+        if torch.is_grad_enabled() or not self.suits(*s):
             return super().imagine(policy, s, horizon)
         batch, deter = s.h.shape
         feat = s.h.new_empty(horizon + 1, batch, deter + self.latent.size)

@@ -2,6 +2,8 @@
 
 A `Style` says how a layer looks in a paper (normalization, activation, initialization); the cells
 are interchangeable: `cell(h, z, a) -> h`. Images are [...,H,W,C] outside and channels-last inside.
+ValueError for widths that are no whole numbers, and for tensors of other widths than a layer has.
+Cells stand in the loop over time: they look at shapes, and `RSSM` at numbers.
 """
 
 import math
@@ -11,8 +13,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from dreamer_lite.guard import between, pixels, refuse_unread, require
-from dreamer_lite.spaces import ObsSpec, is_image
+from dreamer_lite.guard import (
+    alike,
+    between,
+    floats,
+    pixels,
+    real,
+    refuse_unread,
+    require,
+    rows,
+    whole,
+)
+from dreamer_lite.spaces import ObsSpec, is_image, refuse_odd
 from dreamer_lite.transforms import symlog
 
 
@@ -43,6 +55,7 @@ def trunc_normal(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
 
     weight of any shape is filled in place; scale 0 gives exact zeros.
     """
+    refuse_no_weight(weight, fan_in, scale)
     std = 1.1368 * scale * math.sqrt(1 / fan_in)
     nn.init.trunc_normal_(weight, 0.0, std, -2 * std, 2 * std) if std else nn.init.zeros_(weight)
 
@@ -52,10 +65,18 @@ def glorot_uniform(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
 
     Of a convolution [o,i,k,k] both fans count the pixels of the kernel. Fills weight in place.
     """
+    refuse_no_weight(weight, fan_in, scale)
     area = math.prod(weight.shape[2:]) if weight.dim() == 4 else 1
     fan_out = weight.numel() // max(fan_in, 1) * area
     limit = scale * math.sqrt(6 / (fan_in + fan_out))
     nn.init.uniform_(weight, -limit, limit)
+
+
+def refuse_no_weight(weight: Tensor, fan_in: int, scale: float) -> None:
+    """What may be filled with first weights: a float tensor of any shape, whatever is in it."""
+    real("give the weight of a layer", weight=weight)
+    whole(1, "the inputs of one output", fan_in=fan_in)
+    between(0, math.inf, "1 is usual, 0 gives zeros", scale=scale)
 
 
 @dataclass(frozen=True)
@@ -67,8 +88,12 @@ class Style:
     init: Callable[..., None] = trunc_normal
 
 
+WIDTHS = "widths are those of the tensors"  # to who gave another number
+
+
 def linear(inputs: int, outputs: int, style: Style, scale: float = 1.0) -> nn.Linear:
     """A dense layer with zero bias; `scale` multiplies the initial weights (0: exact zeros)."""
+    whole(1, WIDTHS, inputs=inputs, outputs=outputs)
     layer = nn.Linear(inputs, outputs)
     style.init(layer.weight, inputs, scale)
     nn.init.zeros_(layer.bias)
@@ -82,7 +107,8 @@ def finish(units: int, style: Style) -> list[nn.Module]:
 
 def mlp(inputs: int, units: int, layers: int, style: Style) -> nn.Sequential:
     """[...,inputs] -> [...,units] through `layers` hidden layers."""
-    between(1, math.inf, "widths are those of the tensors", inputs=inputs, units=units)
+    whole(1, WIDTHS, inputs=inputs, units=units)
+    whole(0, "0 is no hidden layer", layers=layers)
     widths = [inputs] + [units] * layers
     blocks = [
         [linear(i, o, style), *finish(o, style)] for i, o in zip(widths, widths[1:], strict=False)
@@ -105,6 +131,7 @@ class BlockLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, blocks: int, style: Style):
         super().__init__()
+        whole(1, "V3 has 8 blocks", inputs=inputs, outputs=outputs, blocks=blocks)
         even = inputs % blocks == outputs % blocks == 0
         got = f"{inputs} to {outputs} in {blocks} blocks"
         require(even, "blocks", "a divisor of inputs and outputs", got, "V3 has 8 blocks")
@@ -114,11 +141,14 @@ class BlockLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,g,in/g] -> [N,g,out/g]."""
+        real("split a row into its blocks", ("N", *self.weight.shape[:2]), x=x)
         y = torch.bmm(x.transpose(0, 1), self.weight)  # [g,N,out/g]: one matrix product per block
         return y.transpose(0, 1) + self.bias
 
 
 # --- recurrent cells: h_t = f(h_{t-1}, z_{t-1}, a_{t-1}) ---------------------------------------
+
+BEFORE = "give what was known a step before, as many rows as h has"  # to who gave something else
 
 
 class GRU(nn.Module):
@@ -132,9 +162,11 @@ class GRU(nn.Module):
         nn.init.orthogonal_(self.gru.weight_hh)
         nn.init.zeros_(self.gru.bias_ih)
         nn.init.zeros_(self.gru.bias_hh)
+        self.deter, self.z, self.action = deter, z, action
 
     def forward(self, h: Tensor, z: Tensor, a: Tensor) -> Tensor:
         """[B,D], [B,Z], [B,A] -> [B,D]."""
+        rows(BEFORE, len(h), h=(h, self.deter), z=(z, self.z), a=(a, self.action))
         return self.gru(self.inputs(torch.cat([z, a], -1)), h)
 
 
@@ -147,6 +179,7 @@ def gates(reset: Tensor, candidate: Tensor, update: Tensor, h: Tensor) -> Tensor
     keep 73 % of its memory. Source: authors' code,
     V2 `common/nets.py:317-347`, V3 `rssm.py:135-159`.
     """
+    alike("give three gates like h", h, reset=reset, candidate=candidate, update=update, h=h)
     c = torch.tanh(reset.sigmoid() * candidate)
     u = (update - 1).sigmoid()
     return u * c + (1 - u) * h
@@ -160,9 +193,11 @@ class NormGRU(nn.Module):
         self.inputs = mlp(z + action, hidden, 1, style)
         self.gates = linear(hidden + deter, 3 * deter, style)
         self.norm = LayerNorm(3 * deter)
+        self.deter, self.z, self.action = deter, z, action
 
     def forward(self, h: Tensor, z: Tensor, a: Tensor) -> Tensor:
         """[B,D], [B,Z], [B,A] -> [B,D]."""
+        rows(BEFORE, len(h), h=(h, self.deter), z=(z, self.z), a=(a, self.action))
         x = self.inputs(torch.cat([z, a], -1))
         reset, candidate, update = self.norm(self.gates(torch.cat([x, h], -1))).chunk(3, -1)
         return gates(reset, candidate, update, h)
@@ -183,9 +218,11 @@ class BlockGRU(nn.Module):
         self.mix = BlockLinear(deter + blocks * 3 * hidden, deter, blocks, style)
         self.mix_out = nn.Sequential(*finish(deter, style))  # the norm runs over the full h
         self.gates = BlockLinear(deter, 3 * deter, blocks, style)
+        self.deter, self.z, self.action = deter, z, action
 
     def forward(self, h: Tensor, z: Tensor, a: Tensor) -> Tensor:
         """[B,D], [B,Z], [B,A] -> [B,D]."""
+        rows(BEFORE, len(h), h=(h, self.deter), z=(z, self.z), a=(a, self.action))
         a = a / a.detach().abs().clamp(min=1)  # actions beyond ±1 keep their sign only
         shared = torch.cat([self.in_h(h), self.in_z(z), self.in_a(a)], -1)  # [B,3Y]
         shared = shared[:, None].expand(-1, self.blocks, -1)  # every block sees all of it
@@ -212,6 +249,9 @@ class ChannelNorm(nn.Module):
 
 def stages(shape: tuple[int, ...], depth: int, mults: tuple[int, ...]) -> list[int]:
     """Channels per stage: images are halved until 4×4 (64: 4 stages, 16: 2; 96 ends at 6×6)."""
+    refuse_odd({"image": shape})
+    require(len(shape) == 3, "image", "[H,W,C]", f"{shape}", "a vector needs no convolutions")
+    whole(1, "V3 has 64 at size 200m, V1 32", depth=depth)
     height, width, _ = shape
     count = int(math.log2(min(height, width) / 4)) if min(height, width) >= 8 else 0
     if not count or count > len(mults) or height % 2**count or width % 2**count:
@@ -253,6 +293,13 @@ def up_stride(i: int, o: int, style: Style) -> nn.Sequential:
     return nn.Sequential(initialized(nn.ConvTranspose2d(i, o, 4, 2, 1), style))
 
 
+def refuse_no_state(h: Tensor, z: Tensor, deter: int, size: int) -> None:
+    """What a decoder reads: h [...,D] and z [...,Z] of the same moments."""
+    floats("give the memory of states, `s.h`", (..., deter), h=h)
+    check = floats if size else real  # a decoder of one vector has no z
+    check("give the latent of the same states as h, `s.z`", (*h.shape[:-1], size), z=z)
+
+
 class ConvEncoder(nn.Module):
     """uint8 image [...,H,W,C] -> tokens [...,h·w·c]: x/255 - ½, then one `down` per stage."""
 
@@ -262,11 +309,11 @@ class ConvEncoder(nn.Module):
         pairs = zip([shape[-1], *depths], depths, strict=False)
         self.layers = nn.Sequential(*(conv.down(i, o, style) for i, o in pairs))
         scale = 2 ** len(depths)
-        self.size = shape[0] // scale * (shape[1] // scale) * depths[-1]
+        self.shape, self.size = shape, shape[0] // scale * (shape[1] // scale) * depths[-1]
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [...,H,W,C] -> [...,size]."""
-        pixels("give raw pixels 0..255", image=image)
+        pixels("give raw pixels 0..255", (..., *self.shape), image=image)
         x = image.flatten(0, -4).float() / 255 - 0.5  # [N,H,W,C]
         x = self.layers(x.permute(0, 3, 1, 2))  # [N,c,h,w]
         return x.permute(0, 2, 3, 1).flatten(1).unflatten(0, image.shape[:-3])
@@ -289,13 +336,15 @@ class ConvDecoder(nn.Module):
             for i, o in zip(depths, depths[1:], strict=False)
         )
         self.out = conv.up(depths[-1], shape[-1], style)
+        self.deter, self.z = deter, z
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:
         """[...,D], [...,Z] -> [...,H,W,C]."""
-        lead, (rows, cols, c) = h.shape[:-1], self.grid
+        refuse_no_state(h, z, self.deter, self.z)
+        lead, (height, width, c) = h.shape[:-1], self.grid
         h, z = h.flatten(0, -2), z.flatten(0, -2)
         x = self.from_h(h.unflatten(-1, (self.blocks, -1)))  # [N,g,h·w·c/g]
-        x = x.unflatten(-1, (rows, cols, c // self.blocks)).movedim(1, -2).flatten(-2)
+        x = x.unflatten(-1, (height, width, c // self.blocks)).movedim(1, -2).flatten(-2)
         x = self.merge(x + self.from_z(z).unflatten(-1, self.grid))  # [N,h,w,c]
         x = x.permute(0, 3, 1, 2)
         for up in self.ups:
@@ -318,6 +367,7 @@ class StrideEncoder(ConvEncoder):
         style = replace(style, act=conv.act or style.act)
         depths = stages(shape, conv.depth, conv.mults)
         padding, blocks, (rows, cols, channels) = int(shape[:2] != PAPER), [], shape
+        self.shape = shape
         for depth in depths:
             layer = nn.Conv2d(channels, depth, 4, 2, padding)
             blocks.append(nn.Sequential(initialized(layer, style), ChannelNorm(depth, style)))
@@ -350,9 +400,11 @@ class StrideDecoder(nn.Module):
             layer = nn.ConvTranspose2d(i, o, kernel, 2, int(not paper))
             layers += [initialized(layer, style), ChannelNorm(o, style)]
         self.layers = nn.Sequential(*layers[:-1])  # the last one is linear
+        self.deter, self.z = deter, z
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:
         """[...,D], [...,Z] -> [...,H,W,C]."""
+        refuse_no_state(h, z, self.deter, self.z)
         lead = h.shape[:-1]
         x = self.dense(torch.cat([h, z], -1)).flatten(0, -2).unflatten(-1, self.grid)
         return self.layers(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).unflatten(0, lead)
@@ -371,7 +423,11 @@ class Conv:
     act: type[nn.Module] | None = None  # V1, V2: activation of convolutions; None: the style's
 
     def __post_init__(self) -> None:
-        between(1, math.inf, "V3 has 64 at size 200m, V1 32", depth=self.depth)
+        remedy = "V3 has depth 64 at size 200m and mults (2, 3, 4, 4), V1 32 and (1, 2, 4, 8)"
+        whole(1, remedy, depth=self.depth)
+        some = isinstance(self.mults, tuple) and len(self.mults) > 0
+        require(some, "mults", "a tuple with one number a stage", self.mults, remedy)
+        whole(1, remedy, **{f"mults[{i}]": n for i, n in enumerate(self.mults)})
         refuse_unread(self)
 
     def unread(self) -> dict[str, str]:
@@ -399,6 +455,7 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         require(bool(spec), "spec", "at least one observation", f"{spec}", "name what is seen")
+        refuse_odd(spec)
         self.spec, self.squash = spec, squash
         self.vectors = sorted(k for k, s in spec.items() if not is_image(s))
         self.images = sorted(k for k, s in spec.items() if is_image(s))
@@ -417,13 +474,16 @@ class Encoder(nn.Module):
         return torch.cat(tokens, -1)  # [...,E]
 
     def check(self, obs: dict[str, Tensor]) -> None:
-        """Refuses other names than the encoder was built for, and other shapes than [...,shape]."""
-        remedy = "give the observations the agent was built for"
-        require(obs.keys() >= self.spec.keys(), "obs", f"{sorted(self.spec)}", f"{[*obs]}", remedy)
+        """Refuses other names than the encoder was built for, and other kinds than [...,shape]."""
+        remedy = "give the observations the agent was built for, all of the same moments"
+        if not obs.keys() >= self.spec.keys():
+            require(False, "obs", f"{sorted(self.spec)}", f"{[*obs]}", remedy)
         for name, shape in self.spec.items():
-            got = tuple(obs[name].shape[-len(shape) :])
-            expected = f"[..., {', '.join(map(str, shape))}]"
-            require(got == shape, f"obs[{name!r}]", expected, obs[name], remedy)
+            kind = pixels if is_image(shape) else floats
+            kind(remedy, (..., *shape), **{f"obs[{name!r}]": obs[name]})
+        leads = {name: tuple(obs[name].shape[: -len(s)]) for name, s in self.spec.items()}
+        alike = len(set(leads.values())) == 1
+        require(alike, "obs", "of one shape apart from what is seen", f"{leads}", remedy)
 
 
 class Decoder(nn.Module):
@@ -434,6 +494,7 @@ class Decoder(nn.Module):
         vectors = {k: s[0] for k, s in spec.items() if not is_image(s)}
         images = {k: s for k, s in spec.items() if is_image(s)}
         self.mlp = mlp(deter + z, units, layers, style) if vectors else None
+        self.deter, self.z = deter, z
         self.outs = nn.ModuleDict({k: linear(units, n, style) for k, n in vectors.items()})
         self.convs = nn.ModuleDict(
             {k: conv.decoder(s, conv, deter, z, units, style) for k, s in images.items()}
@@ -441,6 +502,7 @@ class Decoder(nn.Module):
 
     def forward(self, h: Tensor, z: Tensor) -> dict[str, Tensor]:
         """[...,D], [...,Z] -> {name: [...,shape]}."""
+        refuse_no_state(h, z, self.deter, self.z)
         out = {k: net(h, z) for k, net in self.convs.items()}
         if self.mlp:
             x = self.mlp(torch.cat([h, z], -1))

@@ -1,4 +1,8 @@
-"""How parameters move: gradient clipping and the two update rules of the papers (chapter 12)."""
+"""How parameters move: gradient clipping and the two update rules of the papers (chapter 12).
+
+ValueError for numbers out of range, for gradients that do not fit to the parameters, and (on the
+CPU: a GPU would have to wait) for those that are no longer numbers, before anything is moved.
+"""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dreamer_lite.guard import between, require
+from dreamer_lite.guard import between, floats, real, require, whole
 
 
 def adaptive_clip(grads: list[Tensor], params: list[Tensor], agc: float, floor: float = 1e-3):
@@ -15,15 +19,37 @@ def adaptive_clip(grads: list[Tensor], params: list[Tensor], agc: float, floor: 
     A gradient may not be larger than a share of the weights it moves; the floor lets weights that
     are zero start moving. Source: V3 authors' code `opt.py`.
     """
-    fits = [g.shape for g in grads] == [p.shape for p in params]
-    got = f"{[list(g.shape) for g in grads]}"
-    require(fits, "grads", f"{[list(p.shape) for p in params]}", got, "one for each parameter")
-    limits = torch._foreach_norm(params)
+    refuse_unlike(grads, params, agc, floor)
+    limits = norms("params", params)
     torch._foreach_maximum_(limits, floor)
     torch._foreach_mul_(limits, agc)
-    ratios = torch._foreach_div(torch._foreach_norm(grads), limits)  # ‖g‖ / limit
+    ratios = torch._foreach_div(norms("grads", grads), limits)  # ‖g‖ / limit
     torch._foreach_maximum_(ratios, 1.0)
     return torch._foreach_div(grads, ratios)
+
+
+def refuse_unlike(grads: list[Tensor], params: list[Tensor], *amounts: float) -> None:
+    """Raises ValueError unless there is a gradient for each parameter, of its shape (any shape)."""
+    got, expected = [g.shape for g in grads], [p.shape for p in params]
+    if got != expected:
+        got, expected = ([list(shape) for shape in shapes] for shapes in (got, expected))
+        require(
+            False, "grads", f"{expected}", f"{got}", "use `gradients(loss)`: one for each of params"
+        )
+    between(
+        0, math.inf, "V3 has 0.3 and 1e-3", **dict(zip(("agc", "floor"), amounts, strict=False))
+    )
+
+
+def norms(name: str, tensors: list[Tensor]) -> list[Tensor]:
+    """‖x‖ of each tensor (any shape), []; ValueError for integers, NaN and ∞ (on the CPU)."""
+    real("give float32 numbers", **{name: tensors[0]})
+    sizes = torch._foreach_norm(tensors)
+    if sizes[0].is_cpu and not math.isfinite(torch.stack(sizes).sum().item()):
+        count = sum(not x.isfinite() for x in sizes)
+        got = f"NaN or ∞ in {count} of {len(sizes)} tensors"
+        require(False, name, "finite numbers", got, "find the loss that is, or learn more slowly")
+    return sizes
 
 
 @dataclass(frozen=True)
@@ -33,6 +59,7 @@ class LaProp:
         ν ← β₂ν + (1-β₂)g²,   u = g / (√ν̂ + ε),   m ← β₁m + (1-β₁)u,   p ← p - lr·m̂
 
     Hats are bias-corrected. The learning rate rises linearly from 0: the first step moves nothing.
+    Source: V3 authors' code `opt.py`.
     """
 
     lr: float = 4e-5  # learning rate
@@ -43,9 +70,10 @@ class LaProp:
     warmup: int = 1000  # updates until the learning rate is full
 
     def __post_init__(self) -> None:
-        numbers = {k: getattr(self, k) for k in ("lr", "agc", "eps", "warmup")}
-        between(0, math.inf, "V3: 4e-5, 0.3, 1e-20, 1000", **numbers)
-        between(0, 1, "V3: 0.9, 0.999", beta1=self.beta1, beta2=self.beta2)
+        numbers = {k: getattr(self, k) for k in ("lr", "agc", "eps")}
+        between(0, math.inf, "V3: 4e-5, 0.3, 1e-20", **numbers)
+        between(0, 1 - 1e-6, "V3: 0.9, 0.999", beta1=self.beta1, beta2=self.beta2)
+        whole(0, "V3 has 1000", warmup=self.warmup)
 
     def rate(self, count: int) -> float:
         """Learning rate after `count` updates."""
@@ -84,8 +112,8 @@ class Adam:
     def __post_init__(self) -> None:
         numbers = {k: getattr(self, k) for k in ("lr", "clip", "eps")}
         between(0, math.inf, "V1: 6e-4, 100, 1e-7", **numbers)
-        shares = {k: getattr(self, k) for k in ("beta1", "beta2", "decay")}
-        between(0, 1, "V2: 0.9, 0.999, 1e-6", **shares)
+        between(0, 1 - 1e-6, "V2: 0.9, 0.999", beta1=self.beta1, beta2=self.beta2)
+        between(0, 1, "V2 has 1e-6", decay=self.decay)
 
     def __call__(self, params, grads, first, second, count: int) -> None:
         """One step on lists of tensors; first, second: moments m and ν; count: updates before."""
@@ -108,12 +136,14 @@ class Optimizer:
 
     def __init__(self, params: dict[str, Tensor], rule: LaProp | Adam):
         require(bool(params), "params", "at least one tensor", f"{params}", "what should it move?")
+        real("integers cannot move", **params)
         self.params, self.rule, self.count = params, rule, 0
         self.first = {k: torch.zeros_like(p) for k, p in params.items()}
         self.second = {k: torch.zeros_like(p) for k, p in params.items()}
 
     def gradients(self, loss: Tensor, retain: bool = False) -> list[Tensor]:
         """∂loss/∂params of these parameters only: nobody else receives a gradient.  loss []."""
+        floats("the sum of all losses, each a mean", (), loss=loss)
         return list(
             torch.autograd.grad(
                 loss, list(self.params.values()), retain_graph=retain, materialize_grads=True
@@ -126,10 +156,8 @@ class Optimizer:
 
         grads: one tensor for each parameter, in the order of `params`.
         """
-        shapes = [list(g.shape) for g in grads]
-        expected = [list(p.shape) for p in self.params.values()]
-        require(shapes == expected, "grads", f"{expected}", f"{shapes}", "use `gradients(loss)`")
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        refuse_unlike(grads, list(self.params.values()))
+        norm = torch.linalg.vector_norm(torch.stack(norms("grads", grads)))
         lists = [list(d.values()) for d in (self.params, self.first, self.second)]
         self.rule(lists[0], grads, lists[1], lists[2], self.count)
         self.count += 1

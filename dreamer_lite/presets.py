@@ -23,7 +23,8 @@ from dreamer_lite.distributions import (
     TanhNormal,
     TruncNormal,
 )
-from dreamer_lite.guard import between, refuse_unread, require
+from dreamer_lite.envs import PROTOCOLS
+from dreamer_lite.guard import between, instances, refuse_unread, require, whole
 from dreamer_lite.heads import NormalHead, NormalPixelHead, NormalVectorHead
 from dreamer_lite.networks import (
     GRU,
@@ -41,16 +42,28 @@ from dreamer_lite.world_model import KL, ModelConfig
 
 @dataclass(frozen=True)
 class Optimizers:
-    """Who is moved by which rule; None: together with the world model (V3 has one optimizer)."""
+    """Who is moved by which rule; None: together with the world model (V3 has one optimizer).
+
+    ValueError for what is no rule.
+    """
 
     model: LaProp | Adam = LaProp()
     actor: LaProp | Adam | None = None
     critic: LaProp | Adam | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("model", "actor", "critic"):
+            rule = getattr(self, name)
+            ok = callable(rule) or rule is None and name != "model"
+            require(ok, name, "a rule", rule, "V1 and V2 have Adam(...), V3 LaProp(...)")
+
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """Memory and pace. `ratio`: replayed steps per agent step; updates = ratio / (batch·length)."""
+    """Memory and pace. `ratio`: replayed steps per agent step; updates = ratio / (batch·length).
+
+    ValueError for numbers out of range, and for settings of V1 and V2 beside those of V3.
+    """
 
     capacity: int = 5_000_000  # steps over all streams
     batch: int = 16  # B, sequences
@@ -65,10 +78,14 @@ class ReplayConfig:
     ends: bool = False  # V2 on Atari: the last window of an episode is drawn more often
 
     def __post_init__(self) -> None:
+        remedy = "see presets.V1, V2, V3"
         for name in ("capacity", "batch", "length"):
-            between(1, math.inf, "see presets.V1, V2, V3", **{name: getattr(self, name)})
-        for name in ("ratio", "warmup", "prefill", "pretrain"):
-            between(0, math.inf, "see presets.V1, V2, V3", **{name: getattr(self, name)})
+            whole(1, remedy, **{name: getattr(self, name)})
+        for name in ("warmup", "prefill", "pretrain"):
+            whole(0, remedy, **{name: getattr(self, name)})
+        for name in ("latents", "online", "episodes", "ends"):
+            instances(bool, remedy, **{name: getattr(self, name)})
+        between(0, math.inf, remedy, ratio=self.ratio)
         kind = not self.episodes or not (self.latents or self.online)
         got = f"latents={self.latents}, online={self.online}"
         require(kind, "episodes", "False beside latents or online", got, "these are V3's way")
@@ -81,7 +98,10 @@ class ReplayConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that defines an agent and its training. Defaults: V3, size 200m, for Atari."""
+    """Everything that defines an agent and its training. Defaults: V3, size 200m, for Atari.
+
+    ValueError for parts of another kind, fewer streams than one, and an unknown protocol.
+    """
 
     model: ModelConfig = ModelConfig()
     behavior: BehaviorConfig = BehaviorConfig()
@@ -91,7 +111,14 @@ class Config:
     protocol: str = "atari200m"  # `envs.PROTOCOLS`: how Atari games are presented
 
     def __post_init__(self) -> None:
-        between(1, math.inf, "V1 and V2 have 1, V3 has 16", envs=self.envs)
+        remedy = "presets.V1, V2, V3 are some"
+        instances(ModelConfig, remedy, model=self.model)
+        instances(BehaviorConfig, remedy, behavior=self.behavior)
+        instances(Optimizers, remedy, optim=self.optim)
+        instances(ReplayConfig, remedy, replay=self.replay)
+        whole(1, "V1 and V2 have 1, V3 has 16", envs=self.envs)
+        known = self.protocol in PROTOCOLS
+        require(known, "protocol", f"one of {[*PROTOCOLS]}", f"{self.protocol!r}", "see envs")
 
 
 @dataclass(frozen=True)
@@ -119,11 +146,18 @@ SIZES = {
 
 
 def sized(cfg: Config, size: str) -> Config:
-    """`cfg` with another row of `SIZES`; everything else stays."""
+    """`cfg` with another row of `SIZES`; everything else stays.
+
+    ValueError for an unknown size, and where the latent is not V3's.
+    """
+    instances(Config, "presets.V3 is one", cfg=cfg)
     if size not in SIZES:
-        raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
+        raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}; 1m is quick")
     if not isinstance(cfg.model.latent, Categorical):
-        raise ValueError("sizes are those of V3's categorical latent; set the fields one by one")
+        raise ValueError(
+            f"latent must be a Categorical, got {cfg.model.latent}; sizes are those of V3, so set "
+            "the fields one by one"
+        )
     s = SIZES[size]
     model = replace(
         cfg.model,

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import psutil
@@ -26,9 +27,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from dreamer_lite.guard import between, require
+from dreamer_lite.guard import floats, instances, require, whole
 from dreamer_lite.rssm import State
-from dreamer_lite.spaces import ObsSpec, is_image
+from dreamer_lite.spaces import ObsSpec, is_image, refuse_odd
 
 CHUNK = 1024  # rows per file on disk
 FIELDS = ("prev_action", "reward", "cont", "is_first")  # of a row, besides observations
@@ -73,7 +74,9 @@ class Sample(NamedTuple):
 
 
 def row_columns(obs_spec: ObsSpec, action_size: int) -> Columns:
-    """Everything that is stored once and never changes."""
+    """Everything that is stored once and never changes.  ValueError for odd observations."""
+    refuse_odd(obs_spec)
+    whole(1, "see ActionSpec.size", action_size=action_size)
     obs = {
         f"obs/{name}": ("uint8" if is_image(shape) else "float32", tuple(shape))
         for name, shape in obs_spec.items()
@@ -83,9 +86,13 @@ def row_columns(obs_spec: ObsSpec, action_size: int) -> Columns:
 
 
 def latent_columns(latent: LatentSpec | None) -> Columns:
-    """Half precision for h and one byte per one-hot: 32×32 of them take 32 bytes, not 4096."""
+    """Half precision for h and one byte per one-hot: 32×32 of them take 32 bytes, not 4096.
+
+    ValueError for more than 256 classes.
+    """
     if latent is None:
         return {}
+    whole(1, "see training.latent_spec", **latent._asdict())
     if not 1 <= latent.classes <= 256:
         raise ValueError(
             f"latent.classes must be 1..256 to fit a byte, got {latent.classes}; use more groups"
@@ -96,13 +103,18 @@ def latent_columns(latent: LatentSpec | None) -> Columns:
 def nbytes(
     capacity: int, obs_spec: ObsSpec, action_size: int, latent: LatentSpec | None = None
 ) -> int:
-    """Memory of a full replay, in bytes."""
+    """Memory of a full replay, in bytes.  ValueError for a capacity below 0."""
+    whole(0, "steps over all streams", capacity=capacity)
     columns = row_columns(obs_spec, action_size) | latent_columns(latent)
     return capacity * sum(np.dtype(d).itemsize * math.prod(s) for d, s in columns.values())
 
 
 def check_memory(needed: int, available: int | None = None) -> None:
-    """Refuse now what would otherwise be killed hours later: the ring fills page by page."""
+    """Refuse now what would otherwise be killed hours later: the ring fills page by page.
+
+    Units: bytes. ValueError if more is needed than available.
+    """
+    whole(0, "see nbytes", needed=needed)
     available = free_memory() if available is None else available
     if needed > available:
         raise ValueError(
@@ -131,6 +143,7 @@ class Replay:
     episodes: draw an episode, then a window inside it (V1, V2); shorter episodes are never seen.
     ends: the last window of an episode is drawn `length` + 1 times as often (V2 on Atari).
     Sources: V3 authors' code, embodied/core/replay.py; V2 common/replay.py, V1 tools.py:157-186.
+    ValueError for rows and states of other shapes or with NaN, and for windows that do not exist.
     """
 
     def __init__(
@@ -147,7 +160,10 @@ class Replay:
         episodes: bool = False,
         ends: bool = False,
     ):
-        between(1, math.inf, "one for each environment", streams=streams)
+        whole(1, "one for each environment", streams=streams)
+        whole(1, "steps over all streams", capacity=capacity)
+        require(bool(obs_spec), "obs_spec", "at least one observation", f"{obs_spec}", "name it")
+        instances((LatentSpec, type(None)), "see training.latent_spec", latent=latent)
         self.size = capacity // streams  # rows of one stream
         if self.size < 2:
             raise ValueError(
@@ -236,6 +252,8 @@ class Replay:
 
     def _pack(self, state: State, lead: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """h in half precision and the classes of z, where the state is."""
+        remedy = "give the agent's State at each row, or its fresh states [T,B,.]"
+        floats(remedy, **{"state.h": state.h, "state.z": state.z})
         deter, groups, classes = self.latent
         expected = [*lead, deter], [*lead, groups * classes]
         got = list(state.h.shape), list(state.z.shape)
@@ -254,6 +272,7 @@ class Replay:
 
     def can_sample(self, length: int) -> bool:
         """Whether one window of `length` rows (and its context row) exists."""
+        whole(1, "see ReplayConfig.length", length=length)
         enough = self._starts(length) > 0
         return enough and (not self.episodes or len(self._episodes(length)) > 0)
 
@@ -275,10 +294,7 @@ class Replay:
 
     def _draw(self, length: int, batch: int, fresh: bool) -> tuple[np.ndarray, np.ndarray]:
         """First row (the context row if there is one) and stream of each window.  [B], [B]."""
-        if length < 1 or batch < 1:
-            raise ValueError(
-                f"length and batch must be at least 1, got {length} and {batch}; see ReplayConfig"
-            )
+        whole(1, "see ReplayConfig", length=length, batch=batch)
         if not self.can_sample(length):
             what = "episode" if self.episodes else "stream"
             longest = self._longest() if self.episodes else self.total - self.oldest
@@ -479,9 +495,8 @@ def pack_rows(replay: Replay, path: Path | str) -> None:
 
 
 def unpack_rows(path: Path | str, *, seed: int = 0, device="cpu", online: bool = False) -> Replay:
-    """A replay just large enough for the rows in a file of `pack_rows`."""
-    with np.load(path, allow_pickle=False) as file:
-        packed = {name: file[name].tobytes() for name in file.files}
+    """A replay just large enough for the rows in a file of `pack_rows`; ValueError for others."""
+    packed = read_packed(Path(path))
     header = json.loads(packed.pop("header"))
     columns, streams = header["layout"]["columns"], header["layout"]["streams"]
     obs = {k[4:]: tuple(s) for k, (_, s) in columns.items() if k.startswith("obs/")}
@@ -497,13 +512,27 @@ def unpack_rows(path: Path | str, *, seed: int = 0, device="cpu", online: bool =
     return replay
 
 
+def read_packed(path: Path) -> dict[str, bytes]:
+    """The columns of a file of `pack_rows`, as they are stored; ValueError for other files."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            packed = {name: file[name].tobytes() for name in file.files}
+    except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
+        raise ValueError(f"{path} cannot be read ({error}); is the copy complete?") from error
+    require("header" in packed, "path", "a file of pack_rows", f"{path}", "pack a replay first")
+    return packed
+
+
 def is_frames(column: np.ndarray) -> bool:
     """[T,N,H,W,C]: worth a difference over time."""
     return column.ndim == 5
 
 
 def difference(frames: np.ndarray) -> np.ndarray:
-    """x_t XOR x_{t-1}: what did not change becomes zero, and nothing is lost.  [T,...] uint8."""
+    """x_t XOR x_{t-1}: what did not change becomes zero, and nothing is lost.  [T,...] uint8.
+
+    ValueError for other dtypes.
+    """
     require(frames.dtype == np.uint8, "frames", "uint8 [T, ...]", frames, "give raw pixels 0..255")
     return np.concatenate([frames[:1], frames[1:] ^ frames[:-1]])
 
@@ -550,7 +579,7 @@ def write_arrays(path: Path, arrays: dict, metadata: dict[str, str] | None = Non
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file, of any shape."""
+    """The arrays of a safetensors file, of any shape; ValueError if it cannot be read."""
     try:
         return {name: tensor.numpy() for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
@@ -558,7 +587,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_json(path: Path) -> dict:
-    """The object in a JSON file."""
+    """The object in a JSON file; ValueError if it cannot be read."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -5,6 +5,7 @@
     frames    decode(s)       │ decode(s)           beside the recorded ones
 
 Figures are matplotlib's, on white, so that they read the same on paper and on a dark page.
+ValueError for frames that are not uint8 [...,H,W,C], and rows or actions of other shapes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dreamer_lite.agent import Dreamer
-from dreamer_lite.guard import pixels, require
+from dreamer_lite.guard import between, flags, floats, instances, pixels, require, whole
 from dreamer_lite.logger import read_metrics
 from dreamer_lite.replay import Sequence
 from dreamer_lite.rssm import State
@@ -47,6 +48,7 @@ def record(
     agent: Dreamer, env_id: str, steps: int, seed: int = 0, *, streams: int = 1, mode: bool = False
 ) -> Sequence:
     """Plays without learning and keeps the rows.  [steps, streams, ...] on the CPU."""
+    whole(1, "how many rows are wanted?", steps=steps)
     world = make_envs(agent.cfg, env_id, streams, seed)
     row, state, rows = world.reset(), agent.initial(streams), []
     with seeded(seed):
@@ -60,6 +62,7 @@ def record(
 
 def as_sequence(rows: list) -> Sequence:
     """T `envs.Row` of N streams -> one Sequence [T,N,...]."""
+    require(bool(rows), "rows", "at least one row", "none", "play first, see `record`")
     obs = {k: torch.as_tensor(np.stack([r.obs[k] for r in rows])) for k in rows[0].obs}
     return Sequence(obs, *(torch.as_tensor(np.stack(x)) for x in list(zip(*rows, strict=True))[1:]))
 
@@ -72,6 +75,8 @@ def at(sequence: Sequence, *index) -> Sequence:
 
 def starts(is_first: Tensor, length: int) -> list[tuple[int, int]]:
     """(t, stream) of all windows of `length` rows without a reset after the first.  [T,B]."""
+    flags("rows have time first, see `replay.Sequence`", ("T", "B"), is_first=is_first)
+    whole(1, "rows of a window", length=length)
     resets = is_first.long().cumsum(0)  # [T,B]: equal at both ends of a window without one inside
     same = resets[length - 1 :] == resets[: len(resets) - length + 1]
     return [(int(t), int(b)) for b, t in same.T.nonzero()]
@@ -85,17 +90,21 @@ def clips(
     sequence [T,B,...] -> Sequence [length, count, ...], State [count, .].
     length: by default that of the longest piece of an episode, at most 50 rows.
     """
+    instances(Sequence, "see `record`", sequence=sequence)
+    whole(1, "how many windows are wanted?", count=count)
     first = sequence.is_first.cpu()
     length = length or max(n for n in range(1, min(50, len(first)) + 1) if starts(first, n))
     found = starts(first, length)
     if not found:
         raise ValueError(
-            f"length is {length}, but no recorded episode has as many rows; lower it or record more"
+            f"length must be at most that of the longest episode, got {length}; no recorded "
+            "episode has as many rows, so lower it or record more"
         )
     chosen = [found[i] for i in np.linspace(0, len(found) - 1, count).round().astype(int)]
     time, stream = (torch.tensor(x) for x in zip(*chosen, strict=True))
+    before = memory(agent, sequence, time, stream)
     rows = time + torch.arange(length)[:, None]  # [length,count]
-    return at(sequence, rows, stream), memory(agent, sequence, time, stream)
+    return at(sequence, rows, stream), before
 
 
 @torch.no_grad()
@@ -160,6 +169,7 @@ def open_loop(
 
     sequence [T,N,...] without resets after its first row (see `clips`); start [N,.]: the memory
     before it, by default empty. Every prediction is one sample of the model, not its mean.
+    Source: V1, its figure of open loop predictions.
     """
     key = image_key(agent, key)
     check(sequence, context)
@@ -175,15 +185,22 @@ def open_loop(
 @torch.no_grad()
 def watch(agent: Dreamer, sequence: Sequence, rows: int, start: State | None = None) -> State:
     """The agent's state after the first `rows` rows of a sequence [T,N,...].  [N,.]."""
+    whole(1, "at least one row must be seen", rows=rows)
     seen = to(at(sequence, slice(rows)), device_of(agent))
     return agent.world_model.observe(seen, start)[0].map(lambda x: x[-1])
 
 
 def check(sequence: Sequence, context: int) -> None:
     """Refuse rows [T,B,...] that cannot be compared with a dream."""
-    length = len(sequence.reward)
-    if not 0 < context < length:
-        raise ValueError(f"context must be 1 to {length - 1} of the {length} rows, got {context}")
+    flags(
+        "rows have time first, like reward",
+        tuple(sequence.reward.shape),
+        is_first=sequence.is_first,
+    )
+    length = len(sequence.is_first)
+    some = isinstance(context, int) and 0 < context < length
+    few = f"1 to {length - 1} of the {length} rows"
+    require(some, "context", few, f"{context}", "the model sees some rows and dreams the others")
     if sequence.is_first[1:].any():
         raise ValueError(
             "sequence must stay within one episode, got a reset after its first row, which no "
@@ -206,6 +223,7 @@ def imagine(
     stand side by side: dream n began in state n // samples.
     """
     key, rssm = image_key(agent, key), agent.world_model.rssm
+    whole(1, "dreams of each state", samples=samples, horizon=horizon)
     start = state.map(lambda x: x.repeat_interleave(samples, 0))
     if actions is None:
         states, actions = rssm.imagine(agent.behavior.policy, start, horizon)
@@ -220,7 +238,9 @@ def imagine(
 def given(actions: Tensor, horizon: int, dreams: int, size: int) -> Tensor:
     """The actions to follow, the same for all dreams if they have no axis for them.  [H,N,A]."""
     expected = (horizon, dreams, size)
-    actions = actions if actions.ndim == 3 else actions[:, None].expand(-1, dreams, -1)
+    floats("one flat action of numbers for each step", actions=actions)
+    if actions.ndim == 2:
+        actions = actions[:, None].expand(-1, dreams, -1)
     if tuple(actions.shape) != expected:
         raise ValueError(
             f"actions must be [H,A] or [H,N,A] = {expected}, got {[*actions.shape]}; one flat "
@@ -241,7 +261,7 @@ def comparable(truth: np.ndarray, model: np.ndarray) -> None:
     """Refuses frames that are not both uint8 [...,H,W,C], or differ in shape."""
     pixels("give frames as they are recorded, 0..255", truth=truth, model=model)
     same = truth.shape == model.shape
-    require(same, "model", f"uint8 {list(truth.shape)}", model, "compare the same moments")
+    require(same, "model", f"uint8 {list(truth.shape)}", model, "compare the same moments as truth")
 
 
 def error(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
@@ -254,7 +274,7 @@ def psnr(truth: np.ndarray, model: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio -10 log₁₀ mean((model - truth)² / 255²), in dB.
 
     uint8 [...,H,W,C] -> [...]. A difference below the rounding to bytes is not resolved, so equal
-    frames have 58.9 dB, not infinity.
+    frames have 58.9 dB, not infinity. Source: the usual definition, for pixels in [0, 1].
     """
     comparable(truth, model)
     difference = (model.astype(np.float64) - truth) / 255
@@ -280,6 +300,9 @@ DIVERGING = matplotlib.colormaps["RdBu_r"]  # blue: too dark, white: right, red:
 
 def rgb(frames: np.ndarray) -> np.ndarray:
     """Gray or color uint8 [...,H,W,C] -> [...,H,W,3]."""
+    pixels("give frames as they are recorded, 0..255", frames=frames)
+    colors = frames.shape[-1] in (1, 3)
+    require(colors, "frames", "uint8 [..., H, W, 1 or 3]", frames, "show one channel at a time")
     return frames if frames.shape[-1] == 3 else np.repeat(frames[..., :1], 3, -1)
 
 
@@ -288,12 +311,16 @@ def error_rgb(frames: np.ndarray, gain: float = 2.0) -> np.ndarray:
 
     Averaged over the channels; full color at 1/gain of the range of a pixel.
     """
+    pixels("give the `error` of two films", frames=frames)
+    between(0, float("inf"), "2 is usual", gain=gain)
     signed = (frames.mean(-1) - 128) / 255  # [-½, ½]
     return DIVERGING(signed * gain + 0.5, bytes=True)[..., :3]
 
 
 def spread(start: int, stop: int, columns: int) -> list[int]:
     """Up to `columns` whole numbers from `start` to `stop` - 1, both included, evenly spaced."""
+    whole(start + 1, "give a range that is not empty", stop=stop)
+    whole(1, "how many pictures are wanted?", columns=columns)
     return sorted({round(t) for t in np.linspace(start, stop - 1, min(columns, stop - start))})
 
 
@@ -388,12 +415,15 @@ def film(loop: OpenLoop, width: int = 128) -> np.ndarray:
 
 def enlarge(frames: np.ndarray, width: int, now: int) -> np.ndarray:
     """Every pixel as a square, so that `now` pixels take at least `width`.  [T,H,W,3]."""
+    pixels("give a film in color, see `rgb`", ("T", "H", "W", 3), frames=frames)
+    whole(1, "pixels", width=width, now=now)
     factor = -(-width // now)
     return frames.repeat(factor, 1).repeat(factor, 2)
 
 
 def headed(frame: np.ndarray, titles: list[str], height: int = 20) -> np.ndarray:
     """A frame [H,W,3] under a white band with centered titles, one per panel."""
+    pixels("give a picture in color, see `rgb`", ("H", "W", 3), frame=frame)
     image = Image.new("RGB", (frame.shape[1], frame.shape[0] + height), "white")
     image.paste(Image.fromarray(frame), (0, height))
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
@@ -408,6 +438,9 @@ def save_video(frames: np.ndarray, path: Path | str, fps: float = 10, scale: int
     path = Path(path)
     if path.suffix not in (".gif", ".webp"):
         raise ValueError(f"path must end in .gif or .webp, got {path.name!r}; rename it")
+    pixels("give a film, time first", ("T", "H", "W", "C"), frames=frames)
+    between(1e-3, 1000, "10 is usual", fps=fps)
+    whole(1, "1 keeps the size", scale=scale)
     large = enlarge(rgb(frames), scale * frames.shape[2], frames.shape[2])
     images = [Image.fromarray(x) for x in large]
     options = {"lossless": True} if path.suffix == ".webp" else {}
@@ -444,6 +477,8 @@ def summarize(paths: list[Path | str], x: str, metric: str, points: int = 200) -
     """Runs on a common axis: only where all of them have numbers, linear in between."""
     if x not in AXES:
         raise ValueError(f"x must be one of {', '.join(AXES)}, got {x!r}; a run logs these")
+    require(bool(paths), "paths", "at least one run", "none", "give folders of runs")
+    whole(1, "200 is usual", points=points)
     runs = [series(path, x, metric) for path in paths]
     low, high = max(r[0, 0] for r in runs), min(r[0, -1] for r in runs)
     if low > high:
@@ -472,6 +507,7 @@ def curve(
 
     x: frame, step, update or hours. A list of folders is one group.
     """
+    require(bool(runs), "runs", "at least one run", "none", "give folders of runs")
     groups = runs if isinstance(runs, Mapping) else {"": runs}
     figure = Figure((6, 3.6), facecolor="white", layout="constrained")
     ax = figure.subplots()

@@ -29,9 +29,9 @@ def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float | 
 
 
 def refuse_misaligned(reward: Tensor, discount: Tensor, value: Tensor, lam) -> None:
-    """What `lambda_return` accepts: three float tensors of one shape [H,...], and λ."""
+    """Raises ValueError unless these are three float tensors of one shape [H,...], and λ."""
     floats("give float32 numbers", reward=reward, discount=discount, value=value)
-    if not reward.shape == discount.shape == value.shape:
+    if not reward.shape == discount.shape == value.shape or not reward.dim():
         raise ValueError(
             "reward, discount and value must have one shape [H,...] (entry t holds time t+1), got "
             f"{list(reward.shape)}, {list(discount.shape)}, {list(value.shape)}; pass value[1:]?"
@@ -39,8 +39,7 @@ def refuse_misaligned(reward: Tensor, discount: Tensor, value: Tensor, lam) -> N
     if isinstance(lam, Tensor):
         shapes = lam.dim() == 0 or lam.shape == reward.shape
         require(shapes, "lam", f"one number or {list(reward.shape)}", lam, "a λ for each step")
-    else:
-        between(0, 1, "0 trusts the critic after one step, 1 only at the horizon", lam=lam)
+    between(0, 1, "0 trusts the critic after one step, 1 only at the horizon", lam=lam)
 
 
 def discount_weights(cont: Tensor, discount: Tensor) -> Tensor:
@@ -48,10 +47,18 @@ def discount_weights(cont: Tensor, discount: Tensor) -> Tensor:
 
     cont [N]: the true continue flag of the start (a terminal start trains nobody);
     discount [H,N]: d₁..d_H.  Returns [H,N] for t = 0..H-1, detached. c₀ = 1 gives the weights of V1
-    and V2. Source: V3 authors' code of July 2024; V2 `agent.py:136-165`; V1 `dreamer.py:190-191`.
+    and V2. Units: none. Source: V3 authors' code of July 2024; V2 `agent.py:136-165`; V1
+    `dreamer.py:190-191`. ValueError for other shapes, integers and NaN.
     """
-    floats("give the predicted discounts", discount=discount)
-    remedy = "flatten [T,B] to [N] as for the start states"
-    fits = cont.shape == discount.shape[1:]
-    require(fits, "cont", f"{list(discount.shape[1:])}, one flag per dream", cont, remedy)
+    refuse_no_weights(cont, discount)
     return torch.cat([cont[None].to(discount.dtype), discount[:-1].detach()]).cumprod(0)
+
+
+def refuse_no_weights(cont: Tensor, discount: Tensor) -> None:
+    """Raises ValueError unless cont [N] are flags or their odds, and discount [H,N] numbers."""
+    remedy = "flatten [T,B] to [N] as for the start states of discount"
+    floats("give the predicted discounts", discount=discount)
+    fits = discount.dim() and cont.shape == discount.shape[1:]
+    require(bool(fits), "cont", f"{list(discount.shape[1:])}, one flag per dream", cont, remedy)
+    if cont.dtype != torch.bool:
+        floats("give bool flags, or odds as float32", cont=cont)

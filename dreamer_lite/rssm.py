@@ -7,14 +7,13 @@
 Observing follows the first two lines, dreaming the first and the third.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dreamer_lite.guard import between, require, shaped, width
+from dreamer_lite.guard import flags, floats, real, require, rows, whole
 from dreamer_lite.networks import Style, readout
 
 
@@ -35,7 +34,11 @@ class State(NamedTuple):
 
 
 def stack(states: list[State]) -> State:
-    """A list of states over time -> one State with time first.  T × [B,.] -> [T,B,.]."""
+    """A list of states over time -> one State with time first.  T × [B,.] -> [T,B,.].
+
+    ValueError for an empty list.
+    """
+    require(bool(states), "states", "at least one State", "none", "what should be stacked?")
     return State(torch.stack([s.h for s in states]), torch.stack([s.z for s in states]))
 
 
@@ -43,41 +46,56 @@ class RSSM(nn.Module):
     """cell (h, z, a) -> h;  latent: parameters -> distribution;  E tokens in.
 
     Time first in sequences [T,B,.], no time axis in steps [B,.]. Source: authors' code V1
-    `models.py:10-81`, V2 `common/nets.py:12-180`, V3 `rssm.py:16-176`. ValueError for sequences
-    that do not fit together (`observe`, `imagine`, `follow`).
+    `models.py:10-81`, V2 `common/nets.py:12-180`, V3 `rssm.py:16-176`. ValueError for what does not
+    fit together; `observe`, `imagine` and `follow` look for NaN as well, the steps inside of their
+    loops at shapes only.
     """
 
     def __init__(self, cell, latent, deter, hidden, embed, prior_layers, post_layers, style: Style):
         super().__init__()
-        self.cell, self.latent, self.deter = cell, latent, deter
+        self.cell, self.latent, self.deter, self.embed = cell, latent, deter, embed
+        self.action = getattr(cell, "action", "A")  # width A, if the cell says it
         self.prior_net = readout(deter, hidden, prior_layers, latent.num_params, style)
         self.post_net = readout(deter + embed, hidden, post_layers, latent.num_params, style)
 
     def initial(self, batch: int) -> State:
         """The empty memory s_{-1} = 0.  [B,.]."""
-        between(1, math.inf, "one memory for each sequence or stream", batch=batch)
+        whole(1, "one memory for each sequence or stream", batch=batch)
         zeros = self.post_net[-1].weight.new_zeros
         return State(zeros(batch, self.deter), zeros(batch, self.latent.size))
 
     def recur(self, s: State, a: Tensor) -> Tensor:
-        """h_t = f(h_{t-1}, z_{t-1}, a_{t-1}).  [B,.], [B,A] -> [B,D]."""
+        """h_t = f(h_{t-1}, z_{t-1}, a_{t-1}).  [B,.], [B,A] -> [B,D].
+
+        Source: V1, V2 recurrent model; V3v2 sequence model.
+        """
         return self.cell(s.h, s.z, a)
 
     def prior(self, h: Tensor):
-        """p(z_t | h_t).  [...,D] -> distribution over [...,Z]."""
-        width(h, "h", self.deter, "give the memory of a state, `s.h`")
+        """p(z_t | h_t).  [...,D] -> distribution over [...,Z].
+
+        Source: V1 transition model, V2 transition predictor, V3v2 dynamics predictor.
+        """
+        real("give the memory of a state, `s.h`", (..., self.deter), h=h)
         return self.latent(self.prior_net(h))
 
     def post_params(self, h: Tensor, e: Tensor) -> Tensor:
-        """Parameters of q(z_t | h_t, x_t).  [...,D], [...,E] -> [...,P]."""
+        """Parameters of q(z_t | h_t, x_t).  [...,D], [...,E] -> [...,P].
+
+        Source: V1, V2 representation model; V3v2 encoder.
+        """
+        real("give the tokens of the rows of h", (*h.shape[:-1], self.embed), e=e)
+        real("give the memory of a state, `s.h`", (*e.shape[:-1], self.deter), h=h)
         return self.post_net(torch.cat([h, e], -1))
 
     def step(self, s: State, a: Tensor, e: Tensor, first: Tensor) -> tuple[State, Tensor]:
         """One observed tick: forget at the start of an episode, remember, look.
 
         s [B,.], a [B,A] = the action that led here, e [B,E], first [B] -> state [B,.], params of q.
-        A new episode forgets h, z *and* the previous action.
+        A new episode forgets h, z *and* the previous action. Source: authors' code V2
+        `common/nets.py:91-95`, V3 `rssm.py:76-79`.
         """
+        self.check_step(s, a, e, first)
         keep = ~first[:, None]
         h = self.recur(s.map(lambda x: x * keep), a * keep)
         params = self.post_params(h, e)
@@ -104,8 +122,7 @@ class RSSM(nn.Module):
         s [N,.] -> states s_0..s_H [H+1,N,.] and actions a_0..a_{H-1} [H,N,A]. The policy reads
         detached features (V1-V3), so its gradient flows through actions and dynamics only.
         """
-        between(1, math.inf, "the papers dream 15 steps", horizon=horizon)
-        shaped(s.h, "s.h", (len(s.h), self.deter), "flatten [T,B] to [N]")
+        self.check_start(s, horizon)
         states, actions = [s], []
         for _ in range(horizon):
             a = policy(s.feat.detach()).sample()
@@ -120,9 +137,9 @@ class RSSM(nn.Module):
 
         s [N,.], actions a_0..a_{H-1} [H,N,A] -> s_1..s_H [H,N,.].
         """
-        got = actions.dim() == 3 and len(actions) and actions.shape[1] == len(s.h)
-        remedy = "actions have time first, one row for each state"
-        require(bool(got), "actions", f"[H, {len(s.h)}, A] with H >= 1", actions, remedy)
+        self.check_start(s)
+        remedy = "actions have time first, a row for each state s"
+        floats(remedy, ("H", len(s.h), self.action), actions=actions)
         states = []
         for a in actions:
             h = self.recur(s, a)
@@ -131,14 +148,27 @@ class RSSM(nn.Module):
         return stack(states)
 
     def check(self, embed: Tensor, prev_action: Tensor, is_first: Tensor, s: State) -> None:
-        """Refuses sequences [T,B,.] that do not fit together, or have the batch first."""
-        remedy = "every tensor has time first, [T,B]"
-        ok = embed.dim() == 3 and embed.numel() > 0
-        require(ok, "embed", "[T, B, E], not empty", embed, remedy)
-        lead = list(embed.shape[:2])
-        ok = is_first.dtype == torch.bool and list(is_first.shape) == lead
-        require(ok, "is_first", f"bool {lead}", is_first, remedy)
-        ok = prev_action.is_floating_point() and list(prev_action.shape[:-1]) == lead
-        require(ok, "prev_action", f"float [{lead[0]}, {lead[1]}, A]", prev_action, remedy)
-        shaped(s.h, "s.h", (lead[1], self.deter), "the state before the first row, `initial(B)`")
-        shaped(s.z, "s.z", (lead[1], self.latent.size), "flat samples, `initial(B)`")
+        """Refuses sequences [T,B,.] that do not fit together, have the batch first, or hold NaN."""
+        floats("every tensor has time first, [T,B]", ("T", "B", self.embed), embed=embed)
+        time, batch = embed.shape[:2]
+        remedy = "every tensor has time first, [T,B], like embed"
+        flags(remedy, (time, batch), is_first=is_first)
+        floats(remedy, (time, batch, self.action), prev_action=prev_action)
+        self.check_start(s)
+        remedy = "start with the state before the first row of embed, `initial(B)`"
+        rows(remedy, batch, **{"s.h": (s.h, self.deter), "s.z": (s.z, self.latent.size)})
+
+    def check_start(self, s: State, horizon: int = 1) -> None:
+        """Refuses what is no memory [N,.] to start from, and a dream of no step."""
+        whole(1, "the papers dream 15 steps", horizon=horizon)
+        remedy = "a start has no time axis, [N,.]; `initial(N)` is a memory of nothing"
+        floats(remedy, ("N", self.deter), **{"s.h": s.h})
+        floats(remedy, (len(s.h), self.latent.size), **{"s.z": s.z})
+
+    def check_step(self, s: State, a: Tensor, e: Tensor, first: Tensor) -> None:
+        """Refuses rows [B,.] that do not fit together; looks at no number, for it is in a loop."""
+        remedy, batch = "a step has no time axis, and a row for each state s", len(s.h)
+        if first.dtype != torch.bool or first.shape != (batch,):
+            flags(remedy, (batch,), first=first)
+        h, z = (s.h, self.deter), (s.z, self.latent.size)
+        rows(remedy, batch, h=h, z=z, a=(a, self.action), e=(e, self.embed))

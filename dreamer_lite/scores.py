@@ -4,6 +4,7 @@ The few runs one can afford scatter widely. The interquartile mean (IQM) leaves 
 worst quarter; the bootstrap interval says how far it may be from that of infinitely many runs.
 Source: Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice", and their library
 rliable, whose numbers these functions give (it needs older packages than the rest of this one).
+Units: those of the scores. ValueError for scores that are no array of numbers, and for NaN.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from dreamer_lite.guard import between, require
+from dreamer_lite.guard import arrays, between, require, whole
 from dreamer_lite.logger import read_metrics
 
 Scale = dict[str, tuple[float, float]]  # environment -> the scores that count as 0 and 1
@@ -31,9 +32,11 @@ class Result(NamedTuple):
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
-    """The mean of what is left when a quarter is cut off at either end.  [...,n] -> [...]."""
-    filled = scores.ndim > 0 and scores.size > 0 and not np.isnan(scores).any()
-    require(filled, "scores", "[..., n], n >= 1, without NaN", scores, "leave out unfinished runs")
+    """The mean of what is left when a quarter is cut off at either end.  [...,n] -> [...].
+
+    Units: those of the scores. Source: Agarwal et al. 2021.
+    """
+    arrays("leave out unfinished runs", (..., "n"), scores=scores)
     ordered, cut = np.sort(scores, -1), scores.shape[-1] // 4
     return ordered[..., cut : ordered.shape[-1] - cut].mean(-1)
 
@@ -41,11 +44,13 @@ def iqm(scores: np.ndarray) -> np.ndarray:
 def interval(scores: np.ndarray, draws: int = 2000, level: float = 0.95, seed: int = 0):
     """Two percentiles of the IQM under the stratified bootstrap.  [runs,tasks] -> (low, high).
 
-    Each draw takes as many runs of every task as there are, with replacement.
+    Each draw takes as many runs of every task as there are, with replacement. Source: Agarwal et
+    al. 2021.
     """
-    require(scores.ndim == 2 and scores.size > 0, "scores", "[runs, tasks]", f"{scores!r}", "stack")
+    arrays("stack the runs of each task", ("runs", "tasks"), scores=scores)
     between(0, 1, "0.95 is usual", level=level)
-    between(1, math.inf, "2000 is usual", draws=draws)
+    whole(1, "2000 is usual", draws=draws)
+    whole(0, "0 is as good as any", seed=seed)
     chosen = np.random.default_rng(seed).integers(len(scores), size=(draws, *scores.shape))
     drawn = np.take_along_axis(scores[None], chosen, 1).reshape(draws, -1)
     low, high = np.quantile(iqm(drawn), [(1 - level) / 2, (1 + level) / 2])
@@ -75,13 +80,20 @@ def table(results: list[Result], scale: Scale | None = None) -> list[dict[str, A
 
 
 def share(scores: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 at `low`, 1 at `high`: a random player and a human, say.  Any shape."""
+    """0 at `low`, 1 at `high`: a random player and a human, say.  Any shape.
+
+    Units: shares of that distance. Source: Machado et al. 2018, after Mnih et al.
+    2015.
+    """
+    arrays("leave out unfinished runs", scores=np.asarray(scores))
+    between(-math.inf, math.inf, "see --scale", low=low, high=high)
     require(low != high, "scale", "two different scores", f"{low} and {high}", "see --scale")
     return (scores - low) / (high - low)
 
 
 def row(label: str, env: str, scores: np.ndarray) -> dict[str, Any]:
     """IQM, interval and mean of scores [runs, tasks]; a single run has no interval."""
+    arrays("leave out unfinished runs", ("runs", "tasks"), scores=scores)
     low, high = interval(scores) if len(scores) > 1 else (None, None)
     ours = {
         "iqm": float(iqm(scores.ravel())),
@@ -96,8 +108,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     """The table as it is printed."""
     lines = ["| settings | environment | runs | IQM | 95 % interval | mean |", "|---" * 6 + "|"]
     for r in rows:
-        between = "–" if r["low"] is None else f"{r['low']:.2f} to {r['high']:.2f}"
-        numbers = f"{r['iqm']:.2f} | {between} | {r['mean']:.2f}"
+        ends = "–" if r["low"] is None else f"{r['low']:.2f} to {r['high']:.2f}"
+        numbers = f"{r['iqm']:.2f} | {ends} | {r['mean']:.2f}"
         lines.append(f"| {r['settings']} | {r['env']} | {r['runs']} | {numbers} |")
     return "\n".join(lines) + "\n"
 
@@ -110,6 +122,7 @@ def curve(folders: list[Path], points: int = 100) -> list[dict[str, Any]]:
 
     At every step counts the latest score of each run; runs without one yet are left out.
     """
+    whole(1, "100 is usual", points=points)
     runs = [run for run in map(scored, folders) if run]
     steps = sorted({step for run in runs for step in run})
     found = []
@@ -128,6 +141,7 @@ def scored(folder: Path) -> dict[int, float]:
 
 def plot(curves: dict[tuple[str, str], list[dict[str, Any]]]) -> Figure:
     """One panel for each environment, one line with its interval for each label."""
+    require(bool(curves), "curves", "at least one curve", "none", "see `curve`")
     envs = list(dict.fromkeys(env for _, env in curves))
     labels = list(dict.fromkeys(label for label, _ in curves))
     figure = Figure(figsize=(4.5 * len(envs), 3.5), layout="constrained")

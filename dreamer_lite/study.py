@@ -4,10 +4,10 @@
 
 An experiment's numbers are kept in a file with all that is needed to repeat it (`recorded`), so
 that a page can draw ten minutes of training at once and the full profile can make them again.
+ValueError for numbers below 1, and for experiments that nobody has made.
 """
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dreamer_lite import envs, fast, ledger
-from dreamer_lite.guard import between
+from dreamer_lite.guard import whole
 from dreamer_lite.optim import LaProp, Optimizer
 from dreamer_lite.presets import PRESETS
 from dreamer_lite.replay import Replay, Sequence, atomic
@@ -31,6 +31,7 @@ Rows = list[dict[str, Any]]  # of an experiment's table
 
 def random_play(env_id: str, steps: int, seed: int = 0, streams: int = 8) -> Replay:
     """`steps` rows over all streams under uniformly random actions, without stored latents."""
+    whole(2 * streams, "two rows of each stream are the least", steps=steps)
     world = envs.make(env_id, streams, seed)
     replay = Replay(steps, streams, world.obs_spec, world.action_spec.size, seed=seed, online=False)
     row = world.reset()
@@ -60,7 +61,7 @@ def fit(
     every: int = 50,
 ) -> Fit:
     """Trains a world model on `data`; the curve holds means over `every` updates."""
-    between(1, math.inf, "see the pages that call it", updates=updates, every=every)
+    whole(1, "see the pages that call it", updates=updates, every=every)
     torch.manual_seed(seed)
     fast.keep_freed_memory()
     obs = {k.removeprefix("obs/"): c[1] for k, c in data.row_columns.items() if "obs/" in k}
@@ -85,14 +86,15 @@ def total(losses: dict[str, Tensor], cfg: ModelConfig) -> Tensor:
 
 def episodes(data: Replay, length: int) -> Sequence:
     """The first `length` rows of every episode in `data` that has as many.  [length,N,...]."""
+    whole(1, "rows of an episode", length=length)
     columns = {k: torch.from_numpy(x[: data.total]) for k, x in data.rows.items()}
     obs = {k.removeprefix("obs/"): x for k, x in columns.items() if k.startswith("obs/")}
-    whole = Sequence(obs, *(columns[k] for k in Sequence._fields[1:]))
-    found = [(t, b) for t, b in starts(whole.is_first, length) if whole.is_first[t, b]]
+    lived = Sequence(obs, *(columns[k] for k in Sequence._fields[1:]))
+    found = [(t, b) for t, b in starts(lived.is_first, length) if lived.is_first[t, b]]
     if not found:
         raise ValueError(f"length must fit into an episode of the data, got {length}; lower it")
     time, stream = torch.tensor(found).T
-    return at(whole, time + torch.arange(length)[:, None], stream)
+    return at(lived, time + torch.arange(length)[:, None], stream)
 
 
 @torch.no_grad()
@@ -104,6 +106,7 @@ def dream(
     sequence [T,N,...] within one episode each -> frames in [0, 1] [T-C,samples,N,H,W,C] and
     predicted rewards [T-C,samples,N].
     """
+    whole(1, "rows that are seen, dreams of each", context=context, samples=samples)
     seen, _ = model.observe(at(sequence, slice(context)), None)
     state = seen.map(lambda x: x[-1].repeat(samples, 1))
     actions = sequence.prev_action[context:].repeat(1, samples, 1)

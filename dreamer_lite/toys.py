@@ -9,6 +9,7 @@ Reach     a dot that is steered to a target by two numbers (the only one with co
           `reach_optimum` and `REACH_RANDOM` are exact
 
 All draw from the seed given to `reset` and nothing else. Registered as dreamer_lite/<Name>-v0.
+ValueError for options out of range, frames of another size and actions that are none.
 """
 
 from functools import cache
@@ -18,7 +19,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from dreamer_lite.guard import between
+from dreamer_lite.guard import arrays, between, pixels, whole
 
 SIZE = 16  # pixels per side
 INK = 255  # objects; the background is 0
@@ -74,6 +75,8 @@ class Catch(Toy):
         super().__init__()
         between(0, 1, "FlickerCatch has 0.2", blank=blank)
         between(0, 256, "NoisyCatch has 128", noise=noise)
+        whole(0, "NoisyCatch has 128", noise=noise)
+        between(-inf, inf, "ScaleCatch has 100", scale=scale)
         self.blank, self.noise, self.scale = blank, noise, scale
 
     def reset(self, *, seed=None, options=None):
@@ -185,6 +188,7 @@ class OptimalCatcher:
     """The policy behind `optimal_return`: filters the frames and acts on its belief."""
 
     def __init__(self, p: float = 0.2):
+        between(0, 1, "FlickerCatch has 0.2", p=p)
         self.p, self.time, self.paddle, self.belief = p, 0, PADDLE_START, first_belief()
 
     def act(self, image: np.ndarray) -> int:
@@ -198,6 +202,8 @@ class OptimalCatcher:
 
 def ball_column(image: np.ndarray, time: int) -> int | None:
     """Left edge of the ball in a frame [16,16,1] of Catch, None if the frame is blank."""
+    pixels("give a frame of Catch", (SIZE, SIZE, 1), image=image)
+    whole(0, "steps since the first frame", time=time)
     ink = np.flatnonzero(image[LANDING_ROW * time // STEPS, :, 0] == INK)
     return int(ink[0]) if len(ink) else None
 
@@ -255,7 +261,7 @@ class MiniPong(Toy):
     def __init__(self, error: float = 0.3, limit: int = 500):
         super().__init__()
         between(0, 1, "0.3 is usual", error=error)
-        between(1, inf, "500 steps are usual", limit=limit)
+        whole(1, "500 steps are usual", limit=limit)
         self.error, self.limit = error, limit
 
     def reset(self, *, seed=None, options=None):
@@ -317,7 +323,11 @@ REACH_RANDOM = REACH_STEPS / 3  # expected return of uniform actions, see `Reach
 
 
 def steer(position: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The best action in [-1,1]²: as far towards the target as one step goes, on both axes."""
+    """The best action [2] in [-1,1]: as far towards the target as one step goes, on both axes.
+
+    position, target [2] in [0,1].
+    """
+    arrays("two numbers each", (2,), position=position, target=target)
     return ((target - position) / REACH_SPEED).clip(-1, 1)
 
 
@@ -367,6 +377,7 @@ class Reach(Toy):
 
 def square(place: np.ndarray) -> np.ndarray:
     """The share of every pixel [16,16] that is covered by a dot at `place` (row, column)."""
+    arrays("a place has a row and a column", (2,), place=place)
     start, pixels = place[:, None] * (SIZE - DOT), np.arange(SIZE)
     rows, columns = (np.minimum(start + DOT, pixels + 1) - np.maximum(start, pixels)).clip(0, 1)
     return np.outer(rows, columns)

@@ -10,6 +10,7 @@ A step is one action of one stream. Frames are steps times the environment's act
 processes (`distributed`) share the streams, the batch and the replay of a run and step together.
 """
 
+import math
 import signal
 import sys
 import threading
@@ -28,7 +29,7 @@ from tqdm.auto import tqdm
 from dreamer_lite import checkpoint, distributed, envs, fast, fast_gpu, ledger, parts
 from dreamer_lite.agent import Dreamer
 from dreamer_lite.distributions import Categorical
-from dreamer_lite.guard import require
+from dreamer_lite.guard import between, instances, require, whole
 from dreamer_lite.logger import Logger, rewind
 from dreamer_lite.presets import Config, from_dict, to_dict
 from dreamer_lite.replay import LatentSpec, Replay, check_memory, nbytes
@@ -60,7 +61,10 @@ def train(
     for bit, wherever it was killed. SIGINT and SIGTERM save and raise `Interrupted`.
     log_every, eval_every: steps; eval_every = 0 never evaluates. Started by torchrun, every process
     takes its share of the same run; another number of them may resume it, not bit for bit.
+    ValueError for numbers below 1, and a folder that holds another run.
     """
+    instances(Config, "presets.TOY is a small one", cfg=cfg)
+    whole(1, "agent steps over all streams; a toy needs 50,000", steps=steps)
     with distributed.group(pick_device(device)), saving_on_signal() as signals:
         watch = Watch(log_every, eval_every, eval_episodes)
         run = Run(cfg, env_id, steps, logdir, seed, device, watch, tensorboard, progress)
@@ -91,6 +95,12 @@ class Watch(NamedTuple):
     eval_every: int = 0  # steps between two evaluations; 0: none
     eval_episodes: int = 10
 
+    def check(self) -> None:
+        """Raises ValueError for numbers out of range."""
+        remedy = "the defaults are 1000, 0 (never) and 10"
+        whole(1, remedy, log_every=self.log_every, eval_episodes=self.eval_episodes)
+        whole(0, remedy, eval_every=self.eval_every)
+
     def changed(self) -> dict[str, int]:
         """What differs from the defaults."""
         return {k: v for k, v in self._asdict().items() if v != self._field_defaults[k]}
@@ -111,6 +121,7 @@ class Run:
         tensorboard: bool = False,
         progress: bool = True,
     ):
+        watch.check()
         torch.manual_seed(seed)  # the first weights are those of all processes
         fast.keep_freed_memory()
         self.cfg, self.env_id, self.steps, self.seed = cfg, env_id, steps, seed
@@ -332,9 +343,14 @@ class Run:
 
 
 class Pace:
-    """How many updates are due: `ratio` replayed steps per agent step, `size` per update."""
+    """How many updates are due: `ratio` replayed steps per agent step, `size` per update.
+
+    Source: counted from the authors' code of V3. ValueError for a ratio below 0 or no size.
+    """
 
     def __init__(self, ratio: float, size: int):
+        between(0, math.inf, "V3 has 32", ratio=ratio)
+        whole(1, "batch times length", size=size)
         self.ratio, self.size, self.debt = ratio, size, 0.0
 
     def earn(self, steps: int) -> None:
@@ -351,7 +367,7 @@ class Pace:
 
 
 def pick_device(name: str) -> torch.device:
-    """auto: a CUDA GPU if there is one, else the CPU."""
+    """auto: a CUDA GPU if there is one, else the CPU.  ValueError for other names."""
     there = {
         "cuda": torch.cuda.is_available(),
         "cpu": True,
@@ -511,13 +527,9 @@ def evaluate(
     mode: the most likely action; None: what the papers do (V1 and V2 take it, V3 samples). limit:
     steps after which an episode counts as it stands (Atari's own limit of 108,000 frames). The
     first episodes *started* count: the first ones to end would be the short ones. Torch's random
-    numbers are as before afterwards.
+    numbers are as before afterwards. ValueError for fewer episodes or steps than one.
     """
-    if episodes < 1 or limit < 1:
-        raise ValueError(
-            f"episodes and limit must be at least 1, got {episodes} and {limit}; 10 and 27000 are "
-            "usual"
-        )
+    whole(1, "10 episodes and a limit of 27000 are usual", episodes=episodes, limit=limit)
     device = next(agent.parameters()).device
     mode = agent.cfg.behavior.actor.greedy if mode is None else mode
     world = make_envs(agent.cfg, env_id, min(episodes, 8), seed)
@@ -557,7 +569,8 @@ def play(agent: Dreamer, world: envs.VectorEnv, mode: bool, limit: int) -> list[
 
 
 def summarize(played: list[Outcome]) -> Score:
-    """Mean and standard deviation."""
+    """Mean and standard deviation.  ValueError for no episode at all."""
+    require(bool(played), "played", "at least one episode", "none", "see `play`")
     scores = [one.score for one in played]
     sd = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
     cut = sum(not one.over for one in played)

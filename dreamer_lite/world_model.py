@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from dreamer_lite.distributed import mean_over_ranks
 from dreamer_lite.distributions import Categorical, Gaussian
-from dreamer_lite.guard import between, floats, refuse_unread, require, width
+from dreamer_lite.guard import (
+    between,
+    flags,
+    floats,
+    instances,
+    pixels,
+    refuse_unread,
+    require,
+    whole,
+)
 from dreamer_lite.heads import BernoulliHead, PixelHead, SymlogHead, TwoHotHead
 from dreamer_lite.networks import BlockGRU, Conv, Decoder, Encoder, Style, readout
 from dreamer_lite.rssm import RSSM, State
@@ -24,7 +33,10 @@ from dreamer_lite.transforms import identity
 
 @dataclass(frozen=True)
 class KL:
-    """Who moves towards whom: `dyn` pulls the prior, `rep` the posterior; `free` nats are free."""
+    """Who moves towards whom: `dyn` pulls the prior, `rep` the posterior; `free` nats are free.
+
+    Source: V2 Alg. "KL balancing"; V3v2, its weights and free nats. ValueError for numbers below 0.
+    """
 
     dyn: float = 1.0  # weight of the side that moves the prior
     rep: float = 0.1  # weight of the side that moves the posterior
@@ -34,6 +46,7 @@ class KL:
     def __post_init__(self) -> None:
         remedy = "V1: 1, 1, 3 nats; V2 on Atari: 0.08, 0.02, 0; V3: 1, 0.1, 1"
         between(0, math.inf, remedy, dyn=self.dyn, rep=self.rep, free=self.free)
+        instances(bool, "V3 True; V1 and V2 False", per_step=self.per_step)
 
 
 def kl_loss(q, p, dyn: float, rep: float, free: float, per_step: bool) -> Tensor:
@@ -45,9 +58,9 @@ def kl_loss(q, p, dyn: float, rep: float, free: float, per_step: bool) -> Tensor
     The KL is summed over the latent's groups first. V1: dyn = rep = 1, free = 3, not per step (same
     gradient as the paper's plain KL, twice its value). V2: 0.8, 0.2, not per step. V3: 1, 0.1,
     free = 1, per step. Source: V3v2 dynamics and representation loss; V2 Alg. "KL balancing";
-    V1 `dreamer.py:172-176`. ValueError where q and p have different shapes.
+    V1 `dreamer.py:172-176`. ValueError for other kinds or shapes, NaN and weights below 0.
     """
-    refuse_unlike(q, p, free)
+    refuse_unlike(q, p, dyn=dyn, rep=rep, free=free)
 
     def floor(x: Tensor) -> Tensor:
         if per_step:
@@ -57,20 +70,28 @@ def kl_loss(q, p, dyn: float, rep: float, free: float, per_step: bool) -> Tensor
     return dyn * floor(q.detach().kl(p)) + rep * floor(q.kl(p.detach()))
 
 
-def refuse_unlike(q, p, free: float) -> None:
-    """What `kl_loss` accepts: two distributions of one kind and shape, and a floor in nats."""
+def refuse_unlike(q, p, **weights: float) -> None:
+    """Raises ValueError unless q and p are two distributions of one kind and shape, without NaN.
+
+    The weights of `kl_loss`, and its floor in nats, are at least 0.
+    """
     kind = type(q).__name__
     require(type(p) is type(q), "p", f"a {kind} like q", type(p).__name__, "compare like with like")
+    between(0, math.inf, "V3 has 1, 0.1 and 1 nat", **weights)
     if isinstance(q, tuple):
-        shape = list(q[0].shape)
-        remedy = "posterior and prior of the same rows, time first"
+        shape, remedy = list(q[0].shape), "posterior and prior of the same rows, time first"
         require(list(p[0].shape) == shape, "p", f"{shape} like q", p[0], remedy)
-    between(0, math.inf, "V3 has 1 nat", free=free)
+        for name, tensors in {"q": q, "p": p}.items():
+            for x in tensors:
+                floats(remedy, tuple(shape), **{name: x})
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of the world model and of its loss (V3, size 200m, unless said otherwise)."""
+    """The shape of the world model and of its loss (V3, size 200m, unless said otherwise).
+
+    ValueError for numbers out of range and for a latent that is none.
+    """
 
     latent: Gaussian | Categorical = Categorical(32, 64, unimix=0.01)
     cell: type[nn.Module] = BlockGRU
@@ -97,7 +118,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         between(0, 1, "V1 and V2 on control tasks have 0.99", gamma=self.gamma)
         for name in ("deter", "hidden", "units"):
-            between(1, math.inf, "see presets.SIZES", **{name: getattr(self, name)})
+            whole(1, "see presets.SIZES", **{name: getattr(self, name)})
+        for name in ("prior_layers", "post_layers", "reward_layers", "cont_layers"):
+            whole(0, "0 is no hidden layer", **{name: getattr(self, name)})
+        whole(1, "V3 has 3, V1 and V2 4", vector_layers=self.vector_layers)
+        drawn = callable(self.latent) and hasattr(self.latent, "num_params")
+        require(drawn, "latent", "a Gaussian, a Categorical or alike", self.latent, "see V1 and V3")
         for name in ("obs_scale", "cont_scale", "out_scale"):
             between(0, math.inf, "1 is neutral", **{name: getattr(self, name)})
         refuse_unread(self)
@@ -117,9 +143,9 @@ class WorldModel(nn.Module):
 
     def __init__(self, cfg: ModelConfig, obs: ObsSpec, action: int):
         super().__init__()
-        self.cfg, style = cfg, cfg.style
+        self.cfg, self.obs, self.action, style = cfg, obs, action, cfg.style
         feat = cfg.deter + cfg.latent.size
-        require(action > 0, "action", "at least 1 number wide", f"{action}", "see ActionSpec.size")
+        whole(1, "see ActionSpec.size", action=action)
         self.encoder = Encoder(
             obs, cfg.conv, cfg.units, cfg.vector_layers, style, cfg.vector_head.squash
         )
@@ -149,7 +175,8 @@ class WorldModel(nn.Module):
     def discount(self, feat: Tensor) -> Tensor:
         """d_t = γ · P(the episode goes on | s_t).  [...,F] -> [...]; γ is in the learned label.
 
-        Without a continue predictor (V1, V2 on control tasks, which never end): γ.
+        Without a continue predictor (V1, V2 on control tasks, which never end): γ. Source: V2,
+        discount predictor.
         """
         self.check(feat)
         if not self.cont_net:
@@ -157,8 +184,8 @@ class WorldModel(nn.Module):
         return self.event.mean(self.cont_net(feat))
 
     def check(self, feat: Tensor) -> None:
-        """Refuses features that are not [...,F]."""
-        width(feat, "feat", self.cfg.deter + self.cfg.latent.size, "give `state.feat`")
+        """Refuses features that are not [...,F], or hold NaN."""
+        floats("give `state.feat`", (..., self.cfg.deter + self.cfg.latent.size), feat=feat)
 
     def reconstruct(self, s: State) -> dict[str, Tensor]:
         """What the model believes it sees: images in [0, 1] [...,H,W,C], vectors [...,n]."""
@@ -166,7 +193,7 @@ class WorldModel(nn.Module):
 
     def observe(self, batch, start: State | None) -> tuple[State, object]:
         """Posterior states [T,B,.] and their distributions q for a `replay.Sequence`."""
-        refuse_rows(batch)
+        refuse_rows(batch, self.obs, self.action)
         start = start or self.rssm.initial(batch.reward.shape[1])
         return self.rssm.observe(self.encoder(batch.obs), batch.prev_action, batch.is_first, start)
 
@@ -175,7 +202,7 @@ class WorldModel(nn.Module):
 
         Reconstruction is summed over pixels and features, then averaged over [T,B]: the weight of
         the KL assumes it. The continue label is soft: γ·cont. All losses but those of observations
-        are weighted already.
+        are weighted already. Units: nats.
         """
         s, q = self.observe(batch, start)
         p, feat = self.rssm.prior(s.h), s.feat
@@ -194,18 +221,25 @@ class WorldModel(nn.Module):
         return losses, s, latent_metrics(q.detach(), p.detach())
 
 
-def refuse_rows(batch) -> None:
-    """What a batch must be: rewards float [T,B], continue flags bool [T,B], no NaN."""
+def refuse_rows(batch, obs: ObsSpec, action: int) -> None:
+    """Raises ValueError unless a batch has numbers and flags [T,B,...] of these shapes, no NaN."""
     remedy = "rows have time first, [T,B]; see replay.Sequence"
-    floats(remedy, reward=batch.reward, prev_action=batch.prev_action)
-    lead = list(batch.is_first.shape)
-    require(list(batch.reward.shape) == lead, "reward", f"float32 {lead}", batch.reward, remedy)
-    flags = batch.cont.dtype == torch.bool and list(batch.cont.shape) == lead
-    require(flags, "cont", f"bool {lead}", batch.cont, remedy)
+    require(obs.keys() <= batch.obs.keys(), "obs", f"{sorted(obs)}", f"{[*batch.obs]}", remedy)
+    kinds = {k: pixels if is_image(shape) else floats for k, shape in obs.items()}
+    columns = {f"obs[{k!r}]": (kinds[k], batch.obs[k], shape) for k, shape in obs.items()}
+    columns["prev_action"] = floats, batch.prev_action, (action,)
+    columns["reward"] = floats, batch.reward, ()
+    columns |= {k: (flags, getattr(batch, k), ()) for k in ("cont", "is_first")}
+    leads = [tuple(x.shape[: len(x.shape) - len(shape)]) for _, x, shape in columns.values()]
+    lead = max(leads, key=leads.count)  # of most columns: the odd one is named
+    require(len(lead) == 2, "is_first", "bool [T, B]", batch.is_first, remedy)
+    for name, (kind, x, shape) in columns.items():
+        kind(remedy, (*lead, *shape), **{name: x})
 
 
 def latent_metrics(q, p) -> dict[str, Tensor]:
     """What to watch: the unclipped KL and both entropies, in nats, each []."""
+    refuse_unlike(q, p)
     with torch.no_grad():
         return {
             "kl": q.kl(p).mean(),

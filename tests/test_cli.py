@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from dreamer_lite import cli, training
+from dreamer_lite.distributions import Gaussian
 from dreamer_lite.presets import PRESETS, TOY, V3, leaves, sized, to_dict
 from dreamer_lite.rssm import State
 
@@ -140,7 +141,7 @@ def test_mistakes_are_answered_in_one_line(tmp_path, capsys):
 
 
 def test_a_size_for_settings_that_have_none_is_refused():
-    gaussian = replace(V3.model, latent="Gaussian")
+    gaussian = replace(V3.model, latent=Gaussian(30))
     cfg = replace(V3, model=gaussian)
     assert cli.resized(cfg, "12m") is cfg and cli.resized(V3, "12m") == sized(V3, "12m")
     cli.check_size(cfg, None)

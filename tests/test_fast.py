@@ -271,10 +271,11 @@ def test_the_gradient_of_observing_can_be_taken_twice():
 
 
 def test_rows_that_do_not_fit_are_refused_as_ever():
-    rssm = accelerate(tiny.agent()).world_model.rssm
+    model = accelerate(tiny.agent()).world_model
+    embed, rssm = torch.zeros(2, 3, model.encoder.size), model.rssm
     assert type(rssm) is FastRSSM
     with pytest.raises(ValueError, match="is_first"):
-        rssm.observe(torch.zeros(2, 3, 8), torch.zeros(2, 3, 4), torch.zeros(2, 3), rssm.initial(3))
+        rssm.observe(embed, torch.zeros(2, 3, 4), torch.zeros(2, 3), rssm.initial(3))
 
 
 # --- images and heads -----------------------------------------------------------------------------
@@ -382,9 +383,11 @@ def test_images_of_other_shapes_and_types_are_refused_as_ever():
             FastPixelHead().loss(logits, image)
 
 
-def test_pixels_of_a_batch_without_rows():
+def test_pixels_of_a_batch_without_rows_are_refused():
     logits, image = torch.zeros(0, 2, 8, 8, 3), torch.zeros(0, 2, 8, 8, 3, dtype=torch.uint8)
-    assert FastPixelHead().loss(logits, image).shape == PixelHead().loss(logits, image).shape
+    for head in (PixelHead(), FastPixelHead()):
+        with pytest.raises(ValueError, match="logits must be not empty"):
+            head.loss(logits, image)
 
 
 @pytest.mark.parametrize("bins", [255, 41, 8])

@@ -42,11 +42,14 @@ def test_a_published_run_is_of_one_piece(run):
         assert meta["step"] <= record["step"]
 
 
+NO_ROOM = {"dmc/walker-walk"}  # 1.7 MB that the limit of all weights does not allow
+
+
 def test_every_task_has_weights_to_look_at():
     tasks = [
         {json.loads((run / "run.json").read_text())["env"] for run in r} for r in (RUNS, SHARED)
     ]
-    assert tasks[0] == tasks[1]
+    assert tasks[0] == tasks[1] | NO_ROOM and not tasks[1] & NO_ROOM
 
 
 def test_every_published_run_is_shown():

@@ -400,7 +400,7 @@ def plain_images(hp: dict) -> bool:
 def test_encoder_and_decoder(case: Case, official_stages):
     hp, style = case.hp, official_style(case.hp)
     spec, obs = observations(case.x)
-    conv = Conv(hp.get("depth", 1), tuple(hp.get("mults", ())))
+    conv = Conv(hp.get("depth", 1), tuple(hp.get("mults", (1,))))
     conv = replace(conv, decoder=partial(ConvDecoder, blocks=hp["bspace"]))
     if hp["strided"]:
         conv = replace(conv, down=down_strided, up=up_strided)
@@ -434,9 +434,11 @@ def test_rssm_loss(case: Case):
         return kl_loss(build(q[None]), build(p[None]), dyn, rep, case.hp["free_nats"], True)
 
     one, zero = torch.ones(post.shape[:2]), torch.zeros(post.shape[:2])
-    close(one_by_one(element, post, prior, one, zero), case.out["dyn"], case)
-    close(one_by_one(element, post, prior, zero, one), case.out["rep"], case)
-    weighted = one_by_one(element, post, prior, case.x["g_dyn"], case.x["g_rep"]).sum()
+    dyn = one_by_one(element, post, prior, one, zero)
+    rep = one_by_one(element, post, prior, zero, one)
+    close(dyn, case.out["dyn"], case)
+    close(rep, case.out["rep"], case)
+    weighted = (case.x["g_dyn"] * dyn + case.x["g_rep"] * rep).sum()
     grads = torch.autograd.grad(weighted, [post, prior])
     close(grads[0], case.grad["post_logit"], case)
     close(grads[1], case.grad["prior_logit"], case)
