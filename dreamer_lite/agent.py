@@ -100,7 +100,10 @@ class Dreamer(nn.Module):
         return explore(torch.as_tensor(action), self.action, noise).numpy() if noise else action
 
     def losses(self, batch, start: State | None) -> tuple[dict[str, Tensor], State, dict]:
-        """Every loss of one update, before any parameter moves.  batch [T,B,...], start [B,.]."""
+        """Every loss of one update, before any parameter moves.  batch [T,B,...], start [B,.].
+
+        Units: nats, of the actor's reward / S.
+        """
         losses, states, metrics = self.world_model.loss(batch, start)
         dream = self.behavior.dream(
             self.world_model,

@@ -357,7 +357,10 @@ class Behavior(nn.Module):
         return Dream(states, actions, reward, discount, value, ret, weight)
 
     def losses(self, dream: Dream) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """{actor, critic} and what to watch, each [].  Detached states: the model is not moved."""
+        """{actor, critic} and what to watch, each [].  Detached states: the model is not moved.
+
+        Units: reward / S of the actor's, nats of the critic's.
+        """
         actor, critic = self.cfg.actor, self.cfg.critic
         feat = dream.states.feat[:-1].detach()
         pi = self.policy(feat)

@@ -3,7 +3,8 @@
     <logdir>/checkpoints/<step>/{tensors.safetensors, state.json, ...}    the newest two are kept
 
 Only safetensors and JSON: loading somebody's file cannot run somebody's code. A checkpoint appears
-under its name when all of it is on the disk, so a run may be killed at any moment.
+under its name when all of it is on the disk, so a run may be killed at any moment. ValueError for
+files that are missing, not complete, or of another run.
 """
 
 import errno

@@ -4,7 +4,7 @@
 
 Every number of a preset is an option: `dreamer-lite train laptop --help` lists them. Exit status: 0
 if what was asked is done, 1 if a run failed or lost a process, 2 if it cannot be done as asked,
-128 + signal if it was interrupted.
+128 + signal if it was interrupted. A ValueError, whoever raises it, is said in one line.
 """
 
 import argparse

@@ -7,7 +7,8 @@ As in all three papers an agent step holds its action for two frames, and an epi
 that time ends, not failure: it is truncated, so what would come next keeps its value.
 
 dm_control is the extra `dmc`. Pixels need OpenGL, without a screen through EGL (Debian: libegl1
-libgl1-mesa-dri; NVIDIA's driver brings its own); MUJOCO_GL=egl, glfw or osmesa chooses.
+libgl1-mesa-dri; NVIDIA's driver brings its own); MUJOCO_GL=egl, glfw or osmesa chooses. ValueError
+for tasks that the suite does not have.
 """
 
 import os

@@ -9,6 +9,7 @@
 Every loss is a mean over the batch, so the mean of the gradients is the gradient of the whole
 batch. What is not linear in the batch (the floor under the mean KL of V1 and V2, the percentiles of
 the returns) is computed from all ranks. In a single process every function is the identity.
+ValueError for devices that cannot be shared out.
 """
 
 import os

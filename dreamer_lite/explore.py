@@ -107,7 +107,7 @@ class Explore:
 
 
 def check(values: dict[str, Sequence[float]], alt: str) -> None:
-    """Refuse a flip-book that is empty, too heavy, or mute."""
+    """Raises ValueError for a flip-book that is empty, too heavy, or mute."""
     count = 1
     for key, numbers in values.items():
         count *= len(numbers)

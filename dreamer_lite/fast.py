@@ -154,7 +154,7 @@ class FastPixelHead(PixelHead):
     """Bytes are compared where they are, without a copy as numbers."""
 
     def loss(self, logits: Tensor, image: Tensor) -> Tensor:
-        """logits [...,H,W,C], image uint8 [...,H,W,C] -> [...]."""
+        """logits [...,H,W,C], image uint8 [...,H,W,C] -> [...], in the units of `PixelHead`."""
         fits = image.dtype == torch.uint8 and image.shape == logits.shape and image.numel() > 0
         if not fits or not native.usable(logits):
             return super().loss(logits, image)

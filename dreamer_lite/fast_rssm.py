@@ -2,7 +2,7 @@
 
 `FastRSSM` observes and imagines like `RSSM`. What needs no memory, such as the projections of all
 images and actions, happens before the loop, and the gradient of a weight is one product after it.
-Other norms, latents and devices take the readable path.
+Other norms, latents and devices take the readable path. ValueError where that has one.
 """
 
 from collections.abc import Callable

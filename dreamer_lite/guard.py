@@ -1,4 +1,4 @@
-"""What the public border refuses, always in one form: name, expected, got, remedy.
+"""What the public border refuses by a ValueError of one form: name, expected, got, remedy.
 
 Inside the package tensors are trusted; these checks stand where a reader hands something in. A
 shape is a tuple: a letter stands for any size, a first `...` for any axes, so that (..., "H", 3) is
@@ -176,7 +176,7 @@ def instances(kinds: type | tuple[type, ...], remedy: str, /, **things: Any) -> 
     """Refuses objects of other classes."""
     for name, x in things.items():
         wanted = " or ".join(k.__name__ for k in (kinds if isinstance(kinds, tuple) else (kinds,)))
-        require(isinstance(x, kinds), name, f"of type {wanted}", x, remedy)
+        require(isinstance(x, kinds), name, f"of type {wanted}", shown(x), remedy)
 
 
 def refuse_unread(settings: Any) -> None:

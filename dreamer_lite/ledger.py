@@ -206,7 +206,10 @@ def read(logdir: Path) -> Record:
 
 
 def clear(logdir: Path) -> None:
-    """Removes what a run left that was killed before its first checkpoint, and nothing else."""
+    """Removes what a run left that was killed before its first checkpoint, and nothing else.
+
+    ValueError for a folder with other things in it.
+    """
     record, metrics = read(logdir), logdir / "metrics.jsonl"
     ours = {"env", "seed", "status"} <= record.keys()
     if record.get("step", 0) > 0 or (metrics.exists() and not ours):

@@ -129,7 +129,10 @@ class Logger:
 
 
 def summary_writer() -> type:
-    """TensorBoard's writer, asked for before the run rather than an hour into it."""
+    """TensorBoard's writer, asked for before the run rather than an hour into it.
+
+    ValueError where it is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -150,7 +153,10 @@ def rewind(path: Path, step: int) -> None:
 
 
 def read_metrics(path: Path | str) -> list[dict]:
-    """The lines of a metrics.jsonl, or of the one in a run's folder; broken lines are left out."""
+    """The lines of a metrics.jsonl, or of the one in a run's folder; broken lines are left out.
+
+    ValueError where there is none.
+    """
     path = Path(path)
     path = path / "metrics.jsonl" if path.is_dir() else path
     if not path.exists():

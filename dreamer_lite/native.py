@@ -154,7 +154,7 @@ def dice_backward(dp: Tensor, dlogp: Tensor, x: Tensor, unimix: float) -> Tensor
 
 
 def twohot_loss(x: Tensor, bins: Tensor, target: Tensor) -> Tensor:
-    """x [N,K], bins [K], target [N] -> [N]."""
+    """x [N,K], bins [K], target [N] -> [N], in nats."""
     out = torch.empty_like(target)
     run("twohot_loss", *x.shape, x, bins, target, out)
     return out
@@ -175,7 +175,7 @@ def twohot_mean(x: Tensor, bins: Tensor) -> Tensor:
 
 
 def pixel_loss(x: Tensor, image: Tensor) -> Tensor:
-    """x [N,m], image uint8 [N,m] -> [N]."""
+    """x [N,m], image uint8 [N,m] -> [N], in squared units of [0, 1]."""
     out = x.new_empty(len(x))
     run("pixel_loss", *x.shape, x, image, out)
     return out

@@ -4,7 +4,8 @@
     replay     ── rows, compressed; latents are left out ────>            ──> latents computed anew
 
 A zip without pickle: reading somebody's parcel cannot run somebody's code. Latents are most of a
-replay and the world model can see them again, so the continuation is not bit for bit.
+replay and the world model can see them again, so the continuation is not bit for bit. ValueError
+for files that are no parcel, and folders that hold another run.
 """
 
 import json

@@ -161,7 +161,10 @@ def empty(layout: dict) -> Replay:
 
 
 def copy_streams(source: Replay, here: np.ndarray, target: Replay) -> None:
-    """Stream j of `source` becomes stream here[j] of `target`, where there is such a one."""
+    """Stream j of `source` becomes stream here[j] of `target`, where there is such a one.
+
+    ValueError for replays of other sizes.
+    """
     if source.size != target.size:
         raise ValueError(
             f"the parts must keep {target.size} rows of each stream, got {source.size}; resume "

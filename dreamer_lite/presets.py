@@ -535,7 +535,7 @@ def from_dict(data: Any) -> Any:
 
 
 def known(name: str) -> Any:
-    """The class or function a settings file may name: only those listed here."""
+    """The class or function a settings file may name: only those listed here, else ValueError."""
     table = {x.__name__: x for x in PIECES}
     if name not in table:
         raise ValueError(f"settings name {name!r}, expected one of {', '.join(sorted(table))}")
@@ -578,6 +578,7 @@ def diff(a: Config, b: Config, *, idle: bool = False) -> Differences:
     A field that nothing reads beside the others (the layers of a continue predictor that does not
     exist) counts as absent, unless idle. `print(diff(V1, V2))` is a table of what changed between
     the papers; from a shell: `python -c "from dreamer_lite.presets import *; print(diff(V1, V2))"`.
+    ValueError for what is no Config.
     """
     for name, cfg in {"a": a, "b": b}.items():
         require(isinstance(cfg, Config), name, "a Config", cfg, "presets.V1, V2, V3 are some")

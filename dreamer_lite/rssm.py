@@ -120,7 +120,8 @@ class RSSM(nn.Module):
         """Dreams: no observation, the prior guesses z.  policy(feat) -> distribution over actions.
 
         s [N,.] -> states s_0..s_H [H+1,N,.] and actions a_0..a_{H-1} [H,N,A]. The policy reads
-        detached features (V1-V3), so its gradient flows through actions and dynamics only.
+        detached features (V1-V3), so its gradient flows through actions and dynamics only. Source:
+        V1, V2 and V3v2, imagination.
         """
         self.check_start(s, horizon)
         states, actions = [s], []

@@ -7,7 +7,8 @@
 
 No disk is shared. A run lives in a temporary folder of its machine and is copied to `out` while it
 grows; full chunks of its replay only once. If the machine is lost, the run goes on elsewhere from
-its newest checkpoint in `out`; so does the whole sweep when it is started again.
+its newest checkpoint in `out`; so does the whole sweep when it is started again. ValueError for
+plans that cannot be carried out, and folders of other sweeps.
 """
 
 import json

@@ -178,7 +178,8 @@ def optimal_return(p: float = 0.2) -> float:
     """The largest expected return of `Catch(blank=p)` over all policies with memory, exactly.
 
     Dynamic programming over beliefs about (column, velocity). The ball moves deterministically
-    from a uniform start and a frame shows it or nothing, so few beliefs are reachable.
+    from a uniform start and a frame shows it or nothing, so few beliefs are reachable. Units: those
+    of the reward with scale 1.
     """
     between(0, 1, "FlickerCatch has 0.2", p=p)
     return expected_value(0, PADDLE_START, first_belief(), p)

@@ -8,6 +8,7 @@
 
 A step is one action of one stream. Frames are steps times the environment's action repeat. Several
 processes (`distributed`) share the streams, the batch and the replay of a run and step together.
+ValueError for numbers out of range, settings that do not fit together, and folders of other runs.
 """
 
 import math
@@ -17,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,22 +89,23 @@ def stopped(signals: list[int]) -> int:
     return int(distributed.largest(max(signals, default=0)))
 
 
-class Watch(NamedTuple):
+@dataclass(frozen=True)
+class Watch:
     """What is measured on the way. Learning does not depend on it."""
 
     log_every: int = 1000  # steps between two lines of metrics
     eval_every: int = 0  # steps between two evaluations; 0: none
     eval_episodes: int = 10
 
-    def check(self) -> None:
-        """Raises ValueError for numbers out of range."""
+    def __post_init__(self) -> None:
         remedy = "the defaults are 1000, 0 (never) and 10"
         whole(1, remedy, log_every=self.log_every, eval_episodes=self.eval_episodes)
         whole(0, remedy, eval_every=self.eval_every)
 
     def changed(self) -> dict[str, int]:
         """What differs from the defaults."""
-        return {k: v for k, v in self._asdict().items() if v != self._field_defaults[k]}
+        found = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
+        return {name: value for name, (value, default) in found.items() if value != default}
 
 
 class Run:
@@ -121,7 +123,6 @@ class Run:
         tensorboard: bool = False,
         progress: bool = True,
     ):
-        watch.check()
         torch.manual_seed(seed)  # the first weights are those of all processes
         fast.keep_freed_memory()
         self.cfg, self.env_id, self.steps, self.seed = cfg, env_id, steps, seed
@@ -219,7 +220,8 @@ class Run:
 
     def evaluate(self) -> None:
         """Mean and spread of the score, without a trace in the random numbers of training."""
-        every, episodes, seed = *self.watch[1:], EVALUATION_SEED + self.seed
+        every, episodes = self.watch.eval_every, self.watch.eval_episodes
+        seed = EVALUATION_SEED + self.seed
         if every and distributed.leads() and self.passed(every * (self.step // every)):
             score = evaluate(self.agent, self.env_id, episodes, seed=seed)
             self.logger.add("eval/score", score.mean)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from apipages import BOOK, PACKAGE, Entry, Reader, entries, walk
 
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 FOLDERS = {"check", "page"}  # what their `__init__` offers
 MODULES = {path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("_")} | FOLDERS
 TENSORS = re.compile(r"\b(Tensors?|ndarray|State|Row|OneHots|DiagNormal)\b|replay\.Sequence")
@@ -16,6 +17,10 @@ PAGES = {
     stem: apipages.filled((BOOK / f"{stem}.md").read_text()) for stem in apipages.pages().values()
 }
 RETURNS = "def f(x: Tensor) -> Tensor:\n    "
+REFUSING = {e.name for e in entries("guard") if re.match("Refuses|Raises", e.doc)}
+PRICED = re.compile(r"(^|_|\.)(loss|losses|return|kl|entropy|log_prob)$")  # what has a unit
+SOURCE = re.compile(r"\bSources?:\s")
+UNITS = re.compile(r"\b(nats?|units?)\b", re.I)
 
 
 def mute(entry: Entry) -> str:
@@ -32,6 +37,29 @@ def mute(entry: Entry) -> str:
     if bare and not SHAPES.search(entry.doc):
         return f"has fields without shapes: {bare}"
     return ""
+
+
+def refusing(node: ast.AST) -> bool:
+    """Whether a function, or what stands directly in a class, raises ValueError."""
+    calls = {ast.unparse(x.func) for x in ast.walk(node) if isinstance(x, ast.Call)}
+    raised = (x.exc for x in ast.walk(node) if isinstance(x, ast.Raise) and x.exc)
+    return bool(calls & REFUSING) or any("ValueError" in ast.unparse(x) for x in raised)
+
+
+def silent(text: str) -> list[str]:
+    """What raises ValueError in a module without saying so, nor its class, nor the module."""
+    tree, found = ast.parse(text), []
+    if "ValueError" in (ast.get_docstring(tree) or ""):
+        return []
+    for node in tree.body:
+        if not isinstance(node, FUNCTIONS | ast.ClassDef):
+            continue
+        told = "ValueError" in (ast.get_docstring(node) or "")
+        inner = [x for x in node.body if isinstance(x, FUNCTIONS)] if not told else []
+        for one in [node] if isinstance(node, FUNCTIONS) and not told else inner:
+            if refusing(one) and "ValueError" not in (ast.get_docstring(one) or ""):
+                found.append(one.name if one is node else f"{node.name}.{one.name}")
+    return [name for name in found if not re.search(r"(^|\.)_(?!_)", name)]
 
 
 def read(text: str) -> list[Entry]:
@@ -68,6 +96,24 @@ def test_nothing_public_is_left_out(module):
     assert defined <= {entry.name for entry in entries(module)}
 
 
+@pytest.mark.parametrize("module", sorted(MODULES - FOLDERS))
+def test_what_is_refused_is_said(module):
+    assert silent((PACKAGE / f"{module}.py").read_text()) == []
+
+
+def test_every_labeled_equation_says_where_it_is_from():
+    rows = yaml.safe_load((BOOK / "equations.yml").read_text())
+    known = {f"{m}.{e.name}": e.doc for m in MODULES - FOLDERS for e in walk(entries(m))}
+    symbols = {row["symbol"] for row in rows.values() if row.get("symbol")}
+    assert [name for name in symbols if not SOURCE.search(known[name])] == []
+
+
+@pytest.mark.parametrize("module", sorted(MODULES - FOLDERS))
+def test_losses_returns_divergences_and_entropies_have_units(module):
+    priced = [e for e in walk(entries(module)) if PRICED.search(e.name) and e.kind != "data"]
+    assert [e.name for e in priced if not UNITS.search(e.doc)] == []
+
+
 def test_the_names_of_the_package_itself_are_links_to_entries():
     known = {f"dreamer_lite.{m}.{e.name}" for m in MODULES for e in entries(m)}
     assert set(re.findall(r"<(dreamer_lite\.[\w.]+)>", PAGES["api"])) <= known
@@ -102,6 +148,24 @@ def test_equations_and_entries_know_each_other():
 def test_what_says_nothing_is_noticed(text, why):
     (entry,) = read(text)
     assert mute(entry).startswith(why) and bool(mute(entry)) == bool(why)
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("def f(x):\n    floats('', x=x)", ["f"]),
+        ("def f(x):\n    raise ValueError('no')", ["f"]),
+        ("class A:\n    def g(self, n):\n        whole(1, '', n=n)", ["A.g"]),
+        ("class A:\n    def __init__(self, n):\n        whole(1, '', n=n)", ["A.__init__"]),
+        ("def _f(x):\n    floats('', x=x)", []),
+        ("def f(x):\n    '''ValueError for NaN.'''\n    floats('', x=x)", []),
+        ("class A:\n    '''ValueError.'''\n    def g(self, n):\n        whole(1, '', n=n)", []),
+        ("'''ValueError.'''\ndef f(x):\n    floats('', x=x)", []),
+        ("def f(x):\n    return x", []),
+    ],
+)
+def test_who_refuses_without_a_word_is_noticed(text, found):
+    assert silent(text) == found
 
 
 def test_what_is_not_for_everyone_is_left_out():

@@ -34,7 +34,7 @@ from dreamer_lite.networks import (
     up_stride,
 )
 from dreamer_lite.presets import LAPTOP, PRESETS, TOY, V3, VECTOR, sized
-from dreamer_lite.rssm import RSSM
+from dreamer_lite.rssm import RSSM, State
 
 ATARI = {"image": (64, 64, 1)}
 RGB = {"image": (64, 64, 3)}
@@ -276,6 +276,8 @@ def test_rows_that_do_not_fit_are_refused_as_ever():
     assert type(rssm) is FastRSSM
     with pytest.raises(ValueError, match="is_first"):
         rssm.observe(embed, torch.zeros(2, 3, 4), torch.zeros(2, 3), rssm.initial(3))
+    with torch.no_grad(), pytest.raises(ValueError, match="s.h must be"):
+        rssm.imagine(None, State(torch.zeros(3, 8), torch.zeros(3, 8)), 2)
 
 
 # --- images and heads -----------------------------------------------------------------------------

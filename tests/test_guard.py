@@ -28,7 +28,9 @@ from dreamer_lite import (
     twohot,
 )
 from dreamer_lite.behavior import (
+    ActorConfig,
     BehaviorConfig,
+    CriticConfig,
     ReturnScale,
     SlowCopy,
     actor_loss,
@@ -60,12 +62,12 @@ from dreamer_lite.heads import (
     TwoHotHead,
     unit_normal_loss,
 )
-from dreamer_lite.networks import BlockLinear, Style, mlp, stages
+from dreamer_lite.networks import BlockLinear, Conv, Style, mlp, stages
 from dreamer_lite.optim import Adam, LaProp, Optimizer, adaptive_clip
-from dreamer_lite.presets import V3, ReplayConfig, from_dict
+from dreamer_lite.presets import V1, V3, Config, Optimizers, ReplayConfig, from_dict
 from dreamer_lite.replay import LatentSpec, Replay
 from dreamer_lite.returns import discount_weights
-from dreamer_lite.rssm import State
+from dreamer_lite.rssm import State, stack
 from dreamer_lite.spaces import ActionSpec
 from dreamer_lite.transforms import sigmoid2, symexp_bins
 from dreamer_lite.world_model import KL, ModelConfig
@@ -136,6 +138,20 @@ def added(latent=None, state=None, **changes):
 
 def model():
     return tiny.agent().world_model
+
+
+def acted(streams):
+    world = envs.make("CartPole-v1", 2)
+    world.reset()
+    return world.step(np.zeros((streams, 2), np.float32))
+
+
+def filmed(**options):
+    return report.save_video(PIXELS.numpy(), "x.gif", **options)
+
+
+def mover():
+    return Optimizer({"a": torch.zeros(2, requires_grad=True)}, Adam())
 
 
 def stepped(grads):
@@ -539,6 +555,272 @@ BAD = {  # what is called: the call, and what the message says
     "no update": (lambda: study.fit(None, None, 0), "updates must be at least 1, got 0"),
     "difference to no settings": (lambda: diff(V3, None), "b must be a Config, got NoneType None"),
 }  # fmt: skip
+
+
+SETTINGS = {
+    "settings, layers": (
+        lambda: ModelConfig(prior_layers=-1),
+        "prior_layers must be at least 0, got -1",
+    ),
+    "settings, half a unit": (
+        lambda: ModelConfig(units=2.5),
+        "units must be a whole number, got 2.5",
+    ),
+    "settings, no latent": (
+        lambda: ModelConfig(latent=None),
+        "latent must be a Gaussian, a Categorical",
+    ),
+    "settings, flat vectors": (
+        lambda: ModelConfig(vector_layers=0),
+        "vector_layers must be at least 1",
+    ),
+    "settings, half a row": (
+        lambda: ReplayConfig(batch=2.5),
+        "batch must be a whole number, got 2.5",
+    ),
+    "settings, a word": (
+        lambda: ReplayConfig(latents="no"),
+        "latents must be of type bool, got str 'no'",
+    ),
+    "settings, half a stream": (lambda: Config(envs=1.5), "envs must be a whole number, got 1.5"),
+    "settings, no protocol": (
+        lambda: Config(protocol="mine"),
+        "protocol must be one of ['atari100k'",
+    ),
+    "settings, other parts": (
+        lambda: Config(model=V3),
+        "model must be of type ModelConfig, got Config",
+    ),
+    "settings, half a step": (
+        lambda: BehaviorConfig(horizon=1.5),
+        "horizon must be a whole number",
+    ),
+    "settings, no policy": (
+        lambda: ActorConfig(continuous=None),
+        "continuous must be what makes a dist",
+    ),
+    "settings, half a copy": (
+        lambda: CriticConfig(slow_every=1.5),
+        "slow_every must be a whole number",
+    ),
+    "settings, no stage": (
+        lambda: Conv(mults=()),
+        "mults must be a tuple with one number a stage, got",
+    ),
+    "settings, half a channel": (lambda: Conv(2.5), "depth must be a whole number, got 2.5"),
+    "settings, memory for ever": (
+        lambda: LaProp(beta1=1.0),
+        "beta1 must be in [0, 0.999999], got 1.0",
+    ),
+    "settings, half an update": (
+        lambda: LaProp(warmup=1.5),
+        "warmup must be a whole number, got 1.5",
+    ),
+    "settings, no rule": (
+        lambda: Optimizers(model=None),
+        "model must be a rule, got NoneType None",
+    ),
+    "settings, a floor": (lambda: KL(per_step="no"), "per_step must be of type bool, got str 'no'"),
+    "settings, sizes of V1": (
+        lambda: sized(V1, "1m"),
+        "latent must be a Categorical, got Gaussian",
+    ),
+    "settings, sizes of nothing": (
+        lambda: sized(None, "1m"),
+        "cfg must be of type Config, got None",
+    ),
+    "settings, deviations": (
+        lambda: BoundedNormal(2.0, 1.0),
+        "max_std must be at least 2, got 1.0",
+    ),
+    "settings, below zero": (
+        lambda: TruncNormal(min_std=-3.0),
+        "min_std must be at least 0, got -3.0",
+    ),
+    "settings, no mean": (
+        lambda: TanhNormal(mean_scale=0.0),
+        "mean_scale must be in [1e-06, 100], got 0",
+    ),
+    "settings, half a number": (lambda: Gaussian(2.5), "size must be a whole number, got 2.5"),
+    "settings, half a die": (lambda: Categorical(2.5, 4), "groups must be a whole number, got 2.5"),
+    "settings, half a bin": (lambda: TwoHotHead(2.5), "count must be a whole number, got 2.5"),
+    "settings, lines never": (lambda: training.Watch(0), "log_every must be at least 1, got 0"),
+    "settings, pace": (lambda: training.Pace(-1.0, 4), "ratio must be at least 0, got -1.0"),
+    "settings, Atari, half": (lambda: envs.AtariProtocol(noop=1.5), "noop must be a whole number"),
+    "settings, both kinds": (
+        lambda: ActionSpec((3,), 2),
+        "continuous must be 0 beside discrete choices",
+    ),
+    "settings, below a choice": (
+        lambda: ActionSpec((-1,)),
+        "discrete[0] must be at least 1, got -1",
+    ),
+    "settings, half an action": (
+        lambda: ActionSpec((), 1.5),
+        "continuous must be a whole number, got 1.5",
+    ),
+    "settings, no tuple": (lambda: ActionSpec(3), "discrete must be a tuple, got int 3"),
+}
+NUMBERS = {
+    "numbers, λ of NaN": (
+        lambda: lambda_return(H, H, H, BROKEN),
+        "lam must be in [0, 1], got float32",
+    ),
+    "numbers, λ of integers": (
+        lambda: lambda_return(H, H, H, INTEGERS),
+        "lam must be in [0, 1], got int",
+    ),
+    "numbers, returns of no time": (
+        lambda: lambda_return(*3 * [H.sum()], 0.9),
+        "one shape [H,...]",
+    ),
+    "numbers, odds of NaN": (
+        lambda: discount_weights(BROKEN[1], H),
+        "cont must be without NaN, got NaN",
+    ),
+    "numbers, falling bins": (
+        lambda: twohot(H, BINS.flip(0)),
+        "bins must be ascending [K] with K >= 2",
+    ),
+    "numbers, ρ": (
+        lambda: actor_loss(*5 * [H], rho=7.0, eta=0.0),
+        "rho must be in [0, 1], got 7.0",
+    ),
+    "numbers, η": (
+        lambda: actor_loss(*5 * [H], rho=1.0, eta=NAN),
+        "eta must be at least 0, got nan",
+    ),
+    "numbers, no scale": (
+        lambda: actor_loss(*5 * [H], rho=1.0, eta=0.0, scale=0.0),
+        "scale must be at",
+    ),
+    "numbers, no logp": (
+        lambda: losses(logp=None),
+        "logp must be [4, 3] like ret, got NoneType None",
+    ),
+    "numbers, no entropy": (
+        lambda: losses(entropy=None),
+        "entropy must be [4, 3] like ret, got NoneType",
+    ),
+    "numbers, no slow value": (
+        lambda: critic_loss(NormalHead(), H[..., None], H, H, None, 1.0),
+        "slow_value must be a float tensor, got NoneType None",
+    ),
+    "numbers, no slow critic": (
+        lambda: tiny.agent(cfg=tiny.PAPERS["V1"]).behavior.slow_value(torch.zeros(2, 72)),
+        "slow_target must be True, or slow_regularizer above 0, got neither",
+    ),
+    "numbers, KL of NaN": (
+        lambda: kl_loss(*2 * [dice(2, 3, 4, 5)], NAN, 1, 1, True),
+        "dyn must be at",
+    ),
+    "numbers, scale below": (lambda: ReturnScale(limit=-1.0), "limit must be at least 0, got -1.0"),
+    "numbers, scale turned": (
+        lambda: ReturnScale(low=0.9, high=0.1),
+        "high must be in [0.9, 1], got",
+    ),
+    "numbers, label of 3": (
+        lambda: Bernoulli(H).log_prob(H + 3),
+        "x must be in [0, 1], got float32",
+    ),
+    "numbers, unlike pair": (
+        lambda: DiagNormal(H, H.T).entropy(),
+        "std must be [4, 3], got float32 [3",
+    ),
+    "numbers, layers": (lambda: mlp(3, 4, -1, Style()), "layers must be at least 0, got -1"),
+    "numbers, no block": (
+        lambda: BlockLinear(8, 8, 0, Style()),
+        "blocks must be at least 1, got 0",
+    ),
+    "numbers, a table": (
+        lambda: tiny.agent(obs={"x": (3, 4)}),
+        "x must be an image (H, W, C) or a vec",
+    ),
+    "numbers, no state": (lambda: stack([]), "states must be at least one State, got none"),
+    "numbers, gradients of NaN": (
+        lambda: stepped([H[0, :2] * NAN, H[0]]),
+        "grads must be finite numbers",
+    ),
+    "numbers, loss of NaN": (
+        lambda: mover().gradients(H.sum() * NAN),
+        "loss must be without NaN, got",
+    ),
+    "numbers, many losses": (lambda: mover().gradients(H), "loss must be [], got float32 [4, 3]"),
+    "numbers, whole weights": (
+        lambda: Optimizer({"a": INTEGERS}, Adam()),
+        "a must be a float tensor",
+    ),
+    "numbers, half a window": (
+        lambda: memory().sample(1.5, 1),
+        "length must be a whole number, got 1.5",
+    ),
+    "numbers, half a memory": (
+        lambda: memory(capacity=5.5),
+        "capacity must be a whole number, got 5.5",
+    ),
+    "numbers, no observation": (lambda: memory(obs_spec={}), "obs_spec must be at least one obs"),
+    "numbers, one action for all": (lambda: acted(1), "action must be [2, 2], got float32 [1, 2]"),
+    "numbers, an action too many": (lambda: acted(3), "action must be [2, 2], got float32 [3, 2]"),
+    "numbers, action of words": (
+        lambda: envs.clean_action(TWO, [["a", "b"]]),
+        "action must be float32",
+    ),
+    "numbers, no id": (lambda: envs.make(None), "env_id must be of type str, got NoneType None"),
+    "numbers, half a world": (
+        lambda: envs.make("CartPole-v1", 1.5),
+        "num_envs must be a whole number",
+    ),
+    "numbers, seed": (lambda: envs.make("CartPole-v1", seed=-1), "seed must be at least 0, got -1"),
+    "numbers, option": (
+        lambda: envs.make("CartPole-v1", foo=1),
+        "kwargs must be options of 'CartPole",
+    ),
+    "numbers, option of Atari": (
+        lambda: envs.make("ALE/Pong-v5", foo=1),
+        "kwargs must be among ['size'",
+    ),
+    "numbers, no raw world": (
+        lambda: envs.VectorEnv(None),
+        "raw must be of type VectorEnv, got NoneType",
+    ),
+    "numbers, a list of scores": (
+        lambda: scores.iqm([1.0]),
+        "scores must be an array of numbers, got li",
+    ),
+    "numbers, a share of NaN": (
+        lambda: scores.share(np.full(3, NAN), 0.0, 1.0),
+        "scores must be without",
+    ),
+    "numbers, a curve of no point": (
+        lambda: scores.curve([], 0),
+        "points must be at least 1, got 0",
+    ),
+    "numbers, no run": (
+        lambda: report.summarize([], "frame", "x"),
+        "paths must be at least one run",
+    ),
+    "numbers, no row": (lambda: report.as_sequence([]), "rows must be at least one row, got none"),
+    "numbers, two colors": (
+        lambda: report.rgb(PIXELS.numpy()[..., :2]),
+        "frames must be uint8 [..., H,",
+    ),
+    "numbers, film of no pace": (lambda: filmed(fps=0), "fps must be in [0.001, 1000], got 0"),
+    "numbers, film of no size": (lambda: filmed(scale=0), "scale must be at least 1, got 0"),
+    "numbers, no step": (
+        lambda: training.train(V3, "CartPole-v1", 0, "x"),
+        "steps must be at least 1",
+    ),
+    "numbers, no settings": (
+        lambda: training.train(None, "CartPole-v1", 9, "x"),
+        "cfg must be of type",
+    ),
+    "numbers, nothing played": (
+        lambda: training.summarize([]),
+        "played must be at least one episode",
+    ),
+    "numbers, no file": (lambda: replay.unpack_rows("nowhere.npz"), "nowhere.npz cannot be read"),
+}
+BAD |= SETTINGS | NUMBERS
 
 
 @pytest.mark.parametrize("name", BAD)

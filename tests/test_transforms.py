@@ -41,9 +41,7 @@ def test_bins_are_exactly_antisymmetric_and_do_not_fall(count):
 
 
 def test_fewer_than_two_bins_are_refused():
-    with pytest.raises(
-        ValueError, match="count must be at least 2, got 1; the default is 255"
-    ):
+    with pytest.raises(ValueError, match="count must be at least 2, got 1; the default is 255"):
         symexp_bins(1)
 
 
