@@ -72,7 +72,7 @@ mutants: $(ENV) ## plants known bugs in a copy of the package; the tests must ca
 	$(BIN)/python tools/mutants.py
 
 test-site: book $(SITE) ## the built website in a real browser (needs Chromium)
-	$(BIN)/python -m pytest $(PARALLEL) tests/site
+	$(BIN)/python -m pytest tests/site
 
 pdf: tex book ## the book as PDF: _build/latex/book.pdf (needs TeX)
 	rm -rf _build/latex  # latexmk remembers a failure

@@ -74,7 +74,7 @@ def kernels() -> str:
     from dreamer_lite import native
 
     if native.available():
-        return f"compiled, in {native.folder()}"
+        return "compiled"
     return "none, training is slower without; they need a C compiler (gcc, clang)"
 
 
