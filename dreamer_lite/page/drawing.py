@@ -32,33 +32,34 @@ LOOKS = {
 
 
 class Box(NamedTuple):
-    """A piece of the agent: what it is called, the chapter that builds it, its center, symbol."""
+    """A piece of the agent: what it is called, the chapters that build it, its center, symbol."""
 
     label: str
-    chapter: int
+    chapters: tuple[int, ...]
     x: float
     y: float
     symbol: str = ""
 
 
-# The pieces of the agent, by the names that ARROWS uses
+# The pieces of the agent, by the names that ARROWS uses. What a memory must keep is one chapter,
+# the network that keeps it another.
 BOXES = {
-    "world": Box("world", 1, 1.0, 2.45),
-    "memory": Box("memory", 2, 5.4, 3.0, "hₜ"),
-    "encoder": Box("encoder", 3, 3.2, 4.0),
-    "decoder": Box("decoder", 3, 10.2, 4.9),
-    "posterior": Box("posterior", 4, 5.4, 4.0, "q(zₜ | hₜ, xₜ)"),
-    "prior": Box("prior", 4, 5.4, 2.0, "p(zₜ | hₜ)"),
-    "replay": Box("replay", 5, 1.0, 4.0),
-    "reward": Box("reward", 5, 10.2, 3.1, "rₜ"),
-    "continue": Box("continue", 5, 10.2, 4.0, "cₜ"),
-    "latent": Box("latent", 6, 7.8, 4.0, "zₜ"),
-    "kl": Box("KL loss", 7, 7.8, 3.0),
-    "imagination": Box("imagination", 8, 5.4, 0.9),
-    "returns": Box("λ-returns", 9, 7.8, 0.9),
-    "actor": Box("actor", 10, 1.0, 0.9, "aₜ"),
-    "critic": Box("critic", 10, 7.8, 1.9, "vₜ"),
-    "scales": Box("symlog, twohot", 11, 10.2, 1.9),
+    "world": Box("world", (1,), 1.0, 2.45),
+    "memory": Box("memory", (2, 4), 5.4, 3.0, "hₜ"),
+    "encoder": Box("encoder", (3,), 3.2, 4.0),
+    "decoder": Box("decoder", (3,), 10.2, 4.9),
+    "posterior": Box("posterior", (4,), 5.4, 4.0, "q(zₜ | hₜ, xₜ)"),
+    "prior": Box("prior", (4,), 5.4, 2.0, "p(zₜ | hₜ)"),
+    "replay": Box("replay", (5,), 1.0, 4.0),
+    "reward": Box("reward", (5,), 10.2, 3.1, "rₜ"),
+    "continue": Box("continue", (5,), 10.2, 4.0, "cₜ"),
+    "latent": Box("latent", (6,), 7.8, 4.0, "zₜ"),
+    "kl": Box("KL loss", (7,), 7.8, 3.0),
+    "imagination": Box("imagination", (8,), 5.4, 0.9),
+    "returns": Box("λ-returns", (9,), 7.8, 0.9),
+    "actor": Box("actor", (10,), 1.0, 0.9, "aₜ"),
+    "critic": Box("critic", (10,), 7.8, 1.9, "vₜ"),
+    "scales": Box("symlog, twohot", (11,), 10.2, 1.9),
 }
 
 ARROWS = """
@@ -79,11 +80,12 @@ def agent_drawing(chapter: int) -> Output:
 
 def state(box: Box, chapter: int, ready: set[int]) -> str:
     """What a box is after a chapter, if the chapters `ready` are written: a key of LOOKS."""
-    if box.chapter == chapter:
+    if chapter in box.chapters:
         return "New"
-    if box.chapter > chapter:
+    if chapter < min(box.chapters):
         return "Still to come"
-    return "Built before" if box.chapter in ready else "Explained later"
+    built = any(c in ready for c in box.chapters if c < chapter)
+    return "Built before" if built else "Explained later"
 
 
 def describe(chapter: int, ready: set[int]) -> str:
@@ -146,7 +148,7 @@ def draw(ax, box: Box, look: Look) -> None:
     shape = FancyBboxPatch(corner, WIDTH, HEIGHT, boxstyle="round,pad=0,rounding_size=0.12")
     shape.set(facecolor=look.face, edgecolor=look.edge, linewidth=look.width, linestyle=look.style)
     ax.add_patch(shape)
-    lines = [box.label, box.symbol, look.note and f"({look.note.format(box.chapter)})"]
+    lines = [box.label, box.symbol, look.note and f"({look.note.format(min(box.chapters))})"]
     lines = [line for line in lines if line]
     top = box.y + LINE * (len(lines) - 1) / 2 - SINK
     for i, line in enumerate(lines):
