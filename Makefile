@@ -74,9 +74,10 @@ mutants: $(ENV) ## plants known bugs in a copy of the package; the tests must ca
 test-site: book $(SITE) ## the built website in a real browser (needs Chromium)
 	$(BIN)/python -m pytest tests/site
 
-pdf: tex book ## the book as PDF: _build/latex/book.pdf (needs TeX)
+pdf: tex book ## the book as PDF, _build/latex/book.pdf, also on the website (needs TeX)
 	rm -rf _build/latex  # latexmk remembers a failure
 	$(BIN)/jupyter-book build _build/book --builder pdflatex
+	$(BIN)/python tools/run_book.py --html
 
 tex:
 	@for tool in latexmk xelatex; do command -v $$tool >/dev/null || { echo "make pdf needs $$tool; on Debian: \

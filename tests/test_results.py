@@ -2,12 +2,30 @@
 
 import json
 
+import numpy as np
+import pytest
 import results
+
+from dreamer_lite.logger import read_metrics
 
 
 def test_the_readme_shows_what_the_ledger_holds():
     text = results.README.read_text(encoding="utf-8")
     assert results.updated(text) == text, "run python tools/results.py"
+
+
+RUNS = sorted(path.parent for path in results.LEDGER.glob("*/run.json"))
+
+
+@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
+def test_the_last_line_of_a_published_run_says_what_its_evaluations_found(folder):
+    last = read_metrics(folder)[-1]
+    lines = map(json.loads, (folder / "eval.jsonl").read_text().splitlines())
+    newest = {line["mode"]: line for line in lines}
+    assert set(newest) == {"sample", "mode"}
+    for mode, line in newest.items():
+        assert last[f"eval/{mode}"] == line["mean"] == pytest.approx(np.mean(line["episodes"]))
+        assert last[f"eval/{mode}_sd"] == line["sd"] and line["step"] == last["step"]
 
 
 def test_a_changed_ledger_changes_the_table(tmp_path, monkeypatch):

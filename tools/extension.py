@@ -4,7 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
-from docutils.nodes import inline
+from docutils.nodes import inline, rubric, section, title
+from sources import printed
 from sphinx.addnodes import pending_xref
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.nodes import make_refnode
@@ -44,16 +45,37 @@ def formulas(app, pagename, templatename, context, doctree):
 
 
 def downloads(app, pagename, templatename, context, doctree):
-    """Offer each notebook twice: as it is, and without solutions."""
+    """Offer each notebook twice, as it is and without solutions, and the book if it was printed."""
     student = f"_student/{pagename}.ipynb"
     groups = [b for b in context.get("header_buttons", []) if b["label"] == "download-buttons"]
-    if not groups or not (Path(app.srcdir) / "_extra" / student).exists():
+    if not groups:
         return
     buttons = groups[0]["buttons"]
+    if printed(Path(app.srcdir)).exists():
+        link = {"url": context["pathto"]("book.pdf", 1), "label": "download-book-button"}
+        words = {"text": "the whole book", "tooltip": "Download the whole book as PDF"}
+        buttons.append({"type": "link", "icon": "fas fa-book", **link, **words})
+    if not (Path(app.srcdir) / "_extra" / student).exists():
+        return
     buttons[0] |= {"text": "notebook", "tooltip": "Download the notebook with its solutions"}
     link = {"url": context["pathto"](student, 1), "label": "download-student-button"}
     words = {"text": "without solutions", "tooltip": "Download the notebook without solutions"}
     buttons.insert(1, {"type": "link", "icon": "fas fa-pencil", **link, **words})
+
+
+class Preface(SphinxPostTransform):
+    """In print the parts of the first page are no chapters of the book."""
+
+    default_priority = 300
+    builders = ("latex",)
+
+    def run(self, **_):
+        for part in list(self.document.next_node(section).children):
+            if isinstance(part, section):
+                heading = part.next_node(title)
+                part.remove(heading)
+                words = rubric("", "", *heading.children, ids=part["ids"])
+                part.replace_self([words, *part.children])
 
 
 class Theorems(SphinxPostTransform):
@@ -106,4 +128,5 @@ def setup(app):
     app.connect("html-page-context", downloads, priority=600)
     app.connect("html-page-context", formulas, priority=600)
     app.add_post_transform(Theorems)
+    app.add_post_transform(Preface)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,8 +4,9 @@
 
 The entry is book/data/runs/<name>/. Weights of an earlier publication are replaced; milestones come
 along. Two evaluations of the newest weights are added to eval.jsonl, of drawn and of likeliest
-actions; the last line is the one that the paper's protocol asks for. A run that is still going, or
-was interrupted, is published as what it is.
+actions, episode by episode, the one that the paper's protocol asks for last; their means stand in
+the last line of metrics.jsonl too. A run that is still going, or was interrupted, is published as
+what it is.
 """
 
 import argparse
@@ -32,6 +33,7 @@ def publish(run: Path, episodes: int) -> Path:
     record(run, entry)
     if episodes:
         evaluate(run, entry, episodes)
+        summarize(entry)
     return entry
 
 
@@ -71,6 +73,15 @@ def evaluate(run: Path, entry: Path, episodes: int) -> None:
             name = "mode" if mode else "sample"
             line = {"step": about["step"], "mode": name, **score._asdict()}
             file.write(json.dumps(line) + "\n")
+
+
+def summarize(entry: Path) -> None:
+    """Means and deviations of the newest evaluations in the last line of the metrics, as eval/*."""
+    *rows, last = read_metrics(entry)
+    for line in map(json.loads, (entry / "eval.jsonl").read_text().splitlines()):
+        last |= {f"eval/{line['mode']}": line["mean"], f"eval/{line['mode']}_sd": line["sd"]}
+    lines = "".join(json.dumps(row) + "\n" for row in [*rows, last])
+    (entry / "metrics.jsonl").write_text(lines, encoding="utf-8")
 
 
 if __name__ == "__main__":

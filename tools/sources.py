@@ -151,6 +151,7 @@ def website(build: Path, preview: bool) -> None:
     html = build / ("_build/html" if preview else "html")
     stamp, key = build / "html.json", digest(build / "book")
     if html.exists() and stamp.exists() and json.loads(stamp.read_text()) == key:
+        add_print(build, html)
         print("the website is up to date")
         return
     stamp.unlink(missing_ok=True)
@@ -163,12 +164,24 @@ def website(build: Path, preview: bool) -> None:
     if done.returncode or not (html / "index.html").exists():
         sys.exit("the website has warnings or errors, see above")
     stamp.write_text(json.dumps(key))
+    add_print(build, html)
     print(f"the website is at {html / 'index.html'}")
 
 
+def printed(folder: Path) -> Path:
+    """Where `make pdf` puts the book that is made of this folder."""
+    return folder.parent / "latex/book.pdf"
+
+
+def add_print(build: Path, html: Path) -> None:
+    """Put the PDF beside the pages, if there is one."""
+    if (pdf := printed(build / "book")).exists():
+        shutil.copy2(pdf, html)
+
+
 def digest(folder: Path) -> str:
-    """A hash of all that the website is made from."""
-    total = hashlib.sha256()
+    """A hash of all that the website is made from; of the PDF, whether it exists."""
+    total = hashlib.sha256(str(printed(folder).exists()).encode())
     names = ("_config.yml", "constraints.txt", "tools/extension.py", "tools/apipages.py")
     tools = [*(ROOT / name for name in names), *package()]
     for path in sorted(p for p in folder.rglob("*") if p.is_file()) + tools:

@@ -8,11 +8,10 @@ from urllib.parse import unquote, urldefrag, urlparse
 import nbformat
 import pytest
 import run_book
-from conftest import BUILDER_PAGES, PAGES, SITE
+from conftest import BUILDER_PAGES, PAGES, SITE, watched
 
 OURS = [page for page in PAGES if page not in BUILDER_PAGES and page != "index.html"]
 AXE = Path(__file__).with_name("axe.min.js")
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 HEAVIEST, OWN = 8e6, 3e6  # bytes of a page: with all it loads, and without what all pages share
 PHONE = 390  # pixels of width
 PATIENCE = 15  # tenths of a second until a lab must have answered a key
@@ -83,26 +82,29 @@ def test_a_picture_without_words_is_noticed():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_loads_without_errors_or_other_sites(page, visit):
-    tab = visit(page)
+def test_a_page_is_quiet_small_accessible_and_fits_a_phone(page, visit):
+    tab = visit(page)  # once for all: opening it is what takes time
     assert tab.errors == [] and tab.offsite == []
-    files = tab.evaluate(
-        "performance.getEntriesByType('resource').map(e => [e.name, e.decodedBodySize])"
-    )
-    own = (SITE / page).stat().st_size + sum(size for url, size in files if "/_static/" not in url)
-    assert own < OWN and own + sum(size for url, size in files if "/_static/" in url) < HEAVIEST
+    own, shared = weight(tab, page)
+    assert own < OWN and own + shared < HEAVIEST
+    if page in OURS:
+        fetched = any("tex-svg.js" in url for url in tab.loaded)
+        assert fetched == bool(tab.locator("article .math").count()), "formulas"
+        assert_accessible(tab)
+        assert_fits_a_phone(tab)
+        assert tab.errors == []
 
 
-@pytest.mark.parametrize("page", OURS)
-def test_formulas_are_fetched_only_where_there_are_some(page, visit):
-    tab = visit(page)
-    fetched = any("tex-svg.js" in url for url in tab.loaded)
-    assert fetched == bool(tab.locator("article .math").count())
+def weight(tab, page):
+    """Decoded bytes of a page: its own, and those of the theme that all pages share."""
+    script = "performance.getEntriesByType('resource').map(e => [e.name, e.decodedBodySize])"
+    files = tab.evaluate(script)
+    shared = sum(size for url, size in files if "/_static/" in url)
+    return (SITE / page).stat().st_size + sum(size for _, size in files) - shared, shared
 
 
-@pytest.mark.parametrize("page", OURS)
-def test_a_page_is_accessible_in_light_and_dark(page, visit):
-    tab = visit(page)
+def assert_accessible(tab):
+    """By the rules of axe, in light and dark."""
     tab.add_script_tag(path=AXE)
     assert violations(tab) == []
     tab.evaluate("document.documentElement.dataset.theme = 'dark'")
@@ -110,22 +112,8 @@ def test_a_page_is_accessible_in_light_and_dark(page, visit):
     assert violations(tab) == []
 
 
-def violations(tab):
-    """What axe finds in the article: severity, rule, and the first place."""
-    answer = tab.evaluate("rules => axe.run('article.bd-article', {runOnly: rules})", RULES)
-    return [(v["impact"], v["id"], v["nodes"][0]["html"][:200]) for v in answer["violations"]]
-
-
-def test_an_inaccessible_page_is_noticed(visit):
-    tab = visit("intro.html")
-    tab.add_script_tag(path=AXE)
-    tab.evaluate("document.querySelector('article').innerHTML += '<img src=x><input>'")
-    assert {"image-alt", "label"} <= {rule for _, rule, _ in violations(tab)}
-
-
-@pytest.mark.parametrize("page", OURS)
-def test_a_page_fits_a_phone_and_its_sliders_turn_by_keyboard(page, visit):
-    tab = visit(page)
+def assert_fits_a_phone(tab):
+    """Nothing is wider than the screen, and arrow keys turn the sliders of Explore."""
     tab.set_viewport_size(dict(width=PHONE, height=800))
     assert tab.evaluate("document.scrollingElement.scrollWidth") <= PHONE
     for slider in tab.locator(".explore input[type=range]").all():
@@ -134,7 +122,19 @@ def test_a_page_fits_a_phone_and_its_sliders_turn_by_keyboard(page, visit):
         slider.focus()
         slider.press("ArrowRight")
         assert picture.get_attribute("src") != before and picture.get_attribute("alt") != words
-    assert tab.errors == []
+
+
+def violations(tab):
+    """What axe finds in the article, by all its rules: severity, rule, and the first place."""
+    answer = tab.evaluate("axe.run('article.bd-article')")
+    return [(v["impact"], v["id"], v["nodes"][0]["html"][:200]) for v in answer["violations"]]
+
+
+def test_an_inaccessible_page_is_noticed(visit):
+    tab = visit("intro.html")
+    tab.add_script_tag(path=AXE)
+    tab.evaluate("document.querySelector('article').innerHTML += '<img src=x><input>'")
+    assert {"image-alt", "label"} <= {rule for _, rule, _ in violations(tab)}
 
 
 @pytest.mark.parametrize("page", [p for p in OURS if "dl-lab" in (SITE / p).read_text("utf8")])
@@ -176,6 +176,45 @@ def look(lab):
     return lab.evaluate(
         "e => [...e.querySelectorAll('svg')].map(s => s.innerHTML).join() + e.innerText"
     )
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in OURS if "touch-action" in (SITE / p).read_text("utf8")]
+)
+def test_a_finger_moves_what_can_be_dragged(page, browser, base):
+    phone = dict(viewport=dict(width=PHONE, height=800), has_touch=True, is_mobile=True)
+    context = browser.new_context(**phone)
+    tab = watched(context, base)
+    tab.goto(base + page, wait_until="networkidle")
+    finger = context.new_cdp_session(tab)
+    for lab in tab.locator(".dl-lab").all():
+        for thing in lab.locator("[role=slider].dl-bar, [role=button][style*=touch-action]").all():
+            if thing.is_visible():
+                assert dragged(lab, thing, finger), thing.evaluate("e => e.outerHTML")[:200]
+    assert tab.errors == []
+    context.close()
+
+
+def dragged(lab, thing, finger):
+    """Whether a finger that pulls at a thing changes the lab, while the page does not scroll."""
+    before = look(lab)
+    for by in (-25, 25):
+        thing.scroll_into_view_if_needed()
+        box, top = thing.bounding_box(), lab.page.evaluate("scrollY")
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        for kind, shift in ("touchStart", 0), ("touchMove", by / 2), ("touchMove", by):
+            touch(finger, kind, [dict(x=x + shift, y=y + shift)])
+        touch(finger, "touchEnd", [])
+        lab.page.wait_for_timeout(100)
+        assert lab.page.evaluate("scrollY") == top
+        if look(lab) != before:
+            return True
+    return False
+
+
+def touch(finger, kind, points):
+    """One event of a touch screen."""
+    finger.send("Input.dispatchTouchEvent", dict(type=kind, touchPoints=points))
 
 
 def test_a_dead_control_is_noticed(visit):
@@ -221,6 +260,12 @@ def test_a_page_offers_its_notebook_with_and_without_solutions(name, visit):
     kept = [tag for cell in student.cells for tag in cell.metadata.get("tags", [])]
     assert "solution" not in kept and kept.count("stub") == tags.count("stub")
     assert len(full.cells) - len(student.cells) == tags.count("solution")
+
+
+def test_the_printed_book_is_offered_on_every_page_once_there_is_one():
+    href, exists = 'href="book.pdf"', (SITE / "book.pdf").exists()
+    assert all((href in (SITE / page).read_text("utf8")) == exists for page in OURS)
+    assert not exists or (SITE / "book.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_formulas_are_drawn(visit):
