@@ -10,7 +10,9 @@ from typing import NamedTuple
 import pytest
 
 from dreamer_lite import envs, toys, training
-from dreamer_lite.presets import TOY, TOY_V1, TOY_V2, V2_DMC, Config
+from dreamer_lite.distributions import TanhNormal
+from dreamer_lite.optim import Adam
+from dreamer_lite.presets import TOY, TOY_V1, TOY_V2, Config
 
 CATCH, REACH = "dreamer_lite/FlickerCatch-v0", "dreamer_lite/Reach-v0"
 BEST = {CATCH: toys.optimal_return(0.2), REACH: toys.reach_optimum()}
@@ -25,20 +27,26 @@ class Case(NamedTuple):
     share: float
 
 
-def control(cfg: Config) -> Config:
-    """DreamerV2 as it learns continuous actions: dynamics backprop and a smaller entropy bonus."""
-    paper = V2_DMC.behavior.actor
-    actor = replace(cfg.behavior.actor, rho=paper.rho, eta=paper.eta)
-    return replace(cfg, behavior=replace(cfg.behavior, actor=actor))
+def steered(cfg: Config, **actor) -> Config:
+    """Settings for `Reach`: it counts ten moves ahead, and its actor is told so.
+
+    With 0.997 a value is the sum of hundreds of moves, most of them after the episode's end.
+    """
+    behavior = replace(cfg.behavior, actor=replace(cfg.behavior.actor, **actor))
+    return replace(cfg, behavior=behavior, model=replace(cfg.model, gamma=0.9))
 
 
+# V1's actor as published begins with tanh of a deviation of 5, and without an entropy bonus: at
+# the learning rate of a toy it is soon where tanh is flat, and stays there.
+STEADY = steered(TOY_V1, continuous=TanhNormal(init_std=1.0), eta=1e-2)
+STEADY = replace(STEADY, optim=replace(STEADY.optim, actor=Adam(2e-4)))
 CASES = {
     "V1, buttons": Case(TOY_V1, CATCH, 192_000, 0.5),
     "V2, buttons": Case(TOY_V2, CATCH, 192_000, 0.5),
     "V3, buttons": Case(TOY, CATCH, 192_000, 0.8),
-    "V1, numbers": Case(TOY_V1, REACH, 192_000, 0.5),
-    "V2, numbers": Case(control(TOY_V2), REACH, 192_000, 0.5),
-    "V3, numbers": Case(TOY, REACH, 192_000, 0.5),
+    "V1, numbers": Case(STEADY, REACH, 192_000, 0.5),
+    "V2, numbers": Case(steered(TOY_V2, rho=0.0, eta=1e-4), REACH, 192_000, 0.5),
+    "V3, numbers": Case(steered(TOY, eta=3e-4), REACH, 256_000, 0.5),
 }
 
 
