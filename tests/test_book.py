@@ -149,6 +149,12 @@ def test_a_chapter_depends_on_its_own_data_and_on_no_other_exercises():
     assert run_book.other_check(run_book.ROOT / "dreamer_lite/check/c07.py", "09")
 
 
+def test_a_page_that_gathers_the_ledger_depends_on_every_run():
+    ledger = {path for path in (run_book.BOOK / "data/runs").rglob("*") if path.is_file()}
+    assert ledger and ledger <= set(run_book.inputs(run_book.BOOK / "learning.md"))
+    assert not ledger & set(run_book.inputs(run_book.BOOK / "09-lambda-returns.md"))
+
+
 STUDY = """from dreamer_lite import study
 study.recorded("tiny", lambda: [{"kl": 2}])"""
 

@@ -58,6 +58,8 @@ def inputs(text: Path) -> list[Path]:
     tables = [BOOK / name for name in ("equations.yml", "differences.yml", "_toc.yml")]
     labs = [p for p in (BOOK / "labs").glob("*") if "Lab(" in words and p.is_file()]
     data = [p for p in (BOOK / "data").glob("*/*") if p.stem in words or p.name in words]
+    if "data/runs" in words and "glob(" in words:  # it takes what it finds there
+        data += (BOOK / "data/runs").iterdir()
     data += [p for p in (BOOK / "data").glob("*.json") if p.name in words]
     files = [f for folder in data for f in [folder, *sorted(folder.rglob("*"))] if f.is_file()]
     tools = [ROOT / "tools/run_book.py", ROOT / "tools/notebooks.py"]
