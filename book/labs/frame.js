@@ -119,6 +119,7 @@ export function bars({label, names, values, min, max, step = (max - min) / 40, t
   const W = 360, top = 14, low = height - 16;
   const y = (v) => low - (clamp(v, min, max) - min) / (max - min) * (low - top);
   const svg = s("svg", {viewBox: `0 0 ${W} ${height}`, role: change ? "group" : "img", "aria-label": label});
+  if (change) svg.style.touchAction = "pan-x"; // a finger drags; browsers heed it on the drawing, not on its parts
   const node = h("div", {}, h("p", {class: "dl-title"}, label), svg);
   let now = [...values], chosen = 0, called = [...names], items = [];
 

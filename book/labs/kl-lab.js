@@ -181,7 +181,7 @@ export function mount(root, data) {
   }));
 
   // --- drawings
-  const map = s("svg", {viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "Map of all distributions"});
+  const map = s("svg", {viewBox: `0 0 ${W} ${H}`, role: "group", style: "touch-action:none", "aria-label": "Map of all distributions"});
   const edit = (side) => (i, v) => {
     const old = softmax(now[side][state.moment]), to = clamp(v, 0.01, 0.98), left = (1 - to) / (1 - old[i]);
     put(side, state.moment, old.map((x, k) => Math.log(k === i ? to : Math.max(x * left, 0.005))));
@@ -276,7 +276,7 @@ export function mount(root, data) {
   };
   const still = s("g"), grips = {};
   for (const side of ["ps", "qs"]) {
-    const grip = grips[side] = s("g", {role: "button", tabindex: 0, style: "cursor:grab;touch-action:none"});
+    const grip = grips[side] = s("g", {role: "button", tabindex: 0, style: "cursor:grab"});
     const to = (x, y) => put(side, state.moment, drawn().back(clamp(x, EDGE, W - EDGE), clamp(y, TOP, FOOT)));
     const drag = (event) => {
       const box = map.getBoundingClientRect();

@@ -74,7 +74,7 @@ const SETS = {
 // The bins on a line, evenly spaced in symlog space, with a target that can be dragged.
 function line(change) {
   const W = 360, side = 20, base = 84;
-  const svg = s("svg", {viewBox: `0 0 ${W} 116`, role: "group", "aria-label": "Bins and target"});
+  const svg = s("svg", {viewBox: `0 0 ${W} 116`, role: "group", style: "touch-action:pan-y", "aria-label": "Bins and target"});
   const grip = s("path", {d: "M0 0L8 14H-8Z", fill: "var(--dl-orange)"});
   const area = s("rect", {x: 0, y: 0, width: W, height: 116, fill: "transparent"});
   const handle = s("g", {class: "dl-bar", style: "cursor:ew-resize", role: "slider", tabindex: 0,

@@ -179,7 +179,7 @@ def look(lab):
 
 
 @pytest.mark.parametrize(
-    "page", [p for p in OURS if "touch-action" in (SITE / p).read_text("utf8")]
+    "page", [p for p in OURS if "dl-bar" in (SITE / p).read_text("utf8")]
 )
 def test_a_finger_moves_what_can_be_dragged(page, browser, base):
     phone = dict(viewport=dict(width=PHONE, height=800), has_touch=True, is_mobile=True)
@@ -188,7 +188,7 @@ def test_a_finger_moves_what_can_be_dragged(page, browser, base):
     tab.goto(base + page, wait_until="networkidle")
     finger = context.new_cdp_session(tab)
     for lab in tab.locator(".dl-lab").all():
-        for thing in lab.locator("[role=slider].dl-bar, [role=button][style*=touch-action]").all():
+        for thing in lab.locator("[role=slider].dl-bar, [role=button][style*=grab]").all():
             if thing.is_visible():
                 assert dragged(lab, thing, finger), thing.evaluate("e => e.outerHTML")[:200]
     assert tab.errors == []
@@ -197,13 +197,13 @@ def test_a_finger_moves_what_can_be_dragged(page, browser, base):
 
 def dragged(lab, thing, finger):
     """Whether a finger that pulls at a thing changes the lab, while the page does not scroll."""
-    before = look(lab)
+    before, across = look(lab), thing.get_attribute("aria-orientation") == "horizontal"
     for by in (-25, 25):
         thing.scroll_into_view_if_needed()
         box, top = thing.bounding_box(), lab.page.evaluate("scrollY")
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         for kind, shift in ("touchStart", 0), ("touchMove", by / 2), ("touchMove", by):
-            touch(finger, kind, [dict(x=x + shift, y=y + shift)])
+            touch(finger, kind, [dict(x=x + shift * across, y=y + shift * (not across))])
         touch(finger, "touchEnd", [])
         lab.page.wait_for_timeout(100)
         assert lab.page.evaluate("scrollY") == top
