@@ -36,6 +36,9 @@ def lab(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     folder = home / "book"
     shutil.copytree(ROOT / "book", folder, ignore=shutil.ignore_patterns("data"))
+    now = time.time()
+    for path in folder.glob("*.*"):  # as in a fresh clone: jupytext stumbles over older pairs
+        os.utime(path, (now, now))
     nbformat.write(odd(), folder / "odd.ipynb")
     for name, values in SETTINGS.items():
         path = home / f"config/lab/user-settings/@jupyterlab/{name}.jupyterlab-settings"
