@@ -178,9 +178,7 @@ def look(lab):
     )
 
 
-@pytest.mark.parametrize(
-    "page", [p for p in OURS if "dl-bar" in (SITE / p).read_text("utf8")]
-)
+@pytest.mark.parametrize("page", [p for p in OURS if "dl-bar" in (SITE / p).read_text("utf8")])
 def test_a_finger_moves_what_can_be_dragged(page, browser, base):
     phone = dict(viewport=dict(width=PHONE, height=800), has_touch=True, is_mobile=True)
     context = browser.new_context(**phone)
