@@ -435,9 +435,9 @@ TOY_V2 = replace(
 )
 # DreamerV1 at the size and pace of VECTOR. A few numbers have fewer nats to tell than a picture,
 # so they weigh more and the floor is lower. The published actor begins with tanh of a deviation of
-# 5 and has no entropy bonus: it follows a critic that overshoots to where tanh is flat (300 updates
-# on cartpole-swingup), and no gradient leads back. So it begins less wild, is paid for staying
-# random, and actor and critic learn more slowly than the model.
+# 5 and has no entropy bonus: it follows a critic that overshoots to where tanh is flat, and no
+# gradient leads back. So it begins less wild, is paid for staying random (ours), and actor and
+# critic learn more slowly than the model.
 VECTOR_V1 = replace(
     V1,
     model=replace(

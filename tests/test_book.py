@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import codepages
 import nbformat
@@ -315,3 +316,29 @@ def test_a_layout_keeps_nothing_of_an_earlier_one(tmp_path):
     sources.lay_out(tmp_path)
     assert not (tmp_path / "data" / "runs" / "gone-s0").exists()
     assert (tmp_path / "_toc.yml").exists()
+
+
+def test_a_printed_book_goes_with_the_site_until_its_sources_change(tmp_path, monkeypatch):
+    page, pdf = tmp_path / "book/intro.md", tmp_path / "latex/book.pdf"
+    offered, built = tmp_path / "html/book.pdf", []
+
+    def build(command, check):
+        built.append(command)
+        (tmp_path / "html").mkdir()
+        (tmp_path / "html/index.html").touch()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(sources.subprocess, "run", build)
+    for folder in (page.parent, pdf.parent):
+        folder.mkdir()
+    page.write_text("old")
+    for _ in range(2):
+        sources.website(tmp_path, preview=False)
+    assert len(built) == 1 and not offered.exists()
+    pdf.write_text("printed")
+    for _ in range(2):
+        sources.website(tmp_path, preview=False)
+    assert len(built) == 2 and offered.read_text() == "printed"
+    page.write_text("new")
+    sources.website(tmp_path, preview=False)
+    assert len(built) == 3 and not pdf.exists() and not offered.exists()

@@ -148,10 +148,12 @@ def with_status(text: str, times: dict[str, dict]) -> str:
 
 def website(build: Path, preview: bool) -> None:
     """Build the HTML from clean sources, unless they are those of the last successful build."""
-    html = build / ("_build/html" if preview else "html")
+    html, pdf = build / ("_build/html" if preview else "html"), printed(build / "book")
     stamp, key = build / "html.json", digest(build / "book")
-    if html.exists() and stamp.exists() and json.loads(stamp.read_text()) == key:
-        add_print(build, html)
+    same = stamp.exists() and json.loads(stamp.read_text()) == key
+    if not same:  # it was printed from other sources
+        pdf.unlink(missing_ok=True)
+    if same and html.exists() and (html / pdf.name).exists() == pdf.exists():
         print("the website is up to date")
         return
     stamp.unlink(missing_ok=True)
@@ -164,7 +166,8 @@ def website(build: Path, preview: bool) -> None:
     if done.returncode or not (html / "index.html").exists():
         sys.exit("the website has warnings or errors, see above")
     stamp.write_text(json.dumps(key))
-    add_print(build, html)
+    if pdf.exists():
+        shutil.copy2(pdf, html)
     print(f"the website is at {html / 'index.html'}")
 
 
@@ -173,15 +176,9 @@ def printed(folder: Path) -> Path:
     return folder.parent / "latex/book.pdf"
 
 
-def add_print(build: Path, html: Path) -> None:
-    """Put the PDF beside the pages, if there is one."""
-    if (pdf := printed(build / "book")).exists():
-        shutil.copy2(pdf, html)
-
-
 def digest(folder: Path) -> str:
-    """A hash of all that the website is made from; of the PDF, whether it exists."""
-    total = hashlib.sha256(str(printed(folder).exists()).encode())
+    """A hash of all that the website is made from."""
+    total = hashlib.sha256()
     names = ("_config.yml", "constraints.txt", "tools/extension.py", "tools/apipages.py")
     tools = [*(ROOT / name for name in names), *package()]
     for path in sorted(p for p in folder.rglob("*") if p.is_file()) + tools:
