@@ -102,7 +102,7 @@ class Dreamer(nn.Module):
     def losses(self, batch, start: State | None) -> tuple[dict[str, Tensor], State, dict]:
         """Every loss of one update, before any parameter moves.  batch [T,B,...], start [B,.].
 
-        Units: nats, of the actor's reward / S.
+        Units: nats; those of the actor's loss are reward / S.
         """
         losses, states, metrics = self.world_model.loss(batch, start)
         dream = self.behavior.dream(

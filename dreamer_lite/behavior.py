@@ -115,7 +115,7 @@ class BehaviorConfig:
 def actor_loss(ret, base, logp, entropy, weight, *, rho: float, eta: float, scale=1.0) -> Tensor:
     """-mean w [ρ ln π(a) sg((R - v)/S) + (1-ρ) R/S + η H(π)].  All [H,N] -> [].
 
-    V1: ρ = 0, η = 0.   V2: ρ = 1 (discrete) or 0 (continuous).   V3: ρ = 1, S = max(1, range).
+    V1: ρ = 0, η = 0.   V2: ρ = 1 (discrete) or 0 (continuous).   V3: ρ = 1, S from `ReturnScale`.
     Terms of zero weight are not computed and may be None: V1 needs no log-probability. Units of the
     result: reward / S. Source: authors' code V1 `dreamer.py:179-193`, V2 `agent.py:252-291`, V3
     `agent.py:405-415`. ValueError for other shapes, NaN, and a missing term.
@@ -294,7 +294,7 @@ def explore(action: Tensor, spec: ActionSpec, noise: float) -> Tensor:
 
 
 class Dream(NamedTuple):
-    """Imagined experience; time as in the drawing above."""
+    """Imagined experience: the states s_0..s_H, and what is read off them."""
 
     states: State  # [H+1,N,.]
     actions: Tensor  # [H,N,A]

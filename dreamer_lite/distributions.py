@@ -1,9 +1,9 @@
 """The random pieces: what a latent and an action are drawn from (chapters 3, 6 and 10).
 
-One protocol: `sample log_prob entropy kl mode detach`. Written by hand because they are the lesson,
-and because the library's validated versions cost two to three times as much inside the time loop.
-All maths runs in float32, whatever the precision around it. ValueError for integers, NaN and
-tensors that do not fit together.
+One protocol: `sample mode log_prob entropy`; latents have `kl` and `detach`, too. Written by hand
+because they are the lesson, and because the library's validated versions cost two to three times
+as much inside the time loop. All maths runs in float32, whatever the precision around it.
+ValueError for integers, NaN and tensors that do not fit together.
 """
 
 import math

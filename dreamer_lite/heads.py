@@ -17,8 +17,8 @@ from dreamer_lite.transforms import identity, symexp, symexp_bins, symlog, twoho
 def unit_normal_loss(mean: Tensor, target: Tensor) -> Tensor:
     """-ln N(target; mean, 1) = ½ (target - mean)² + ½ ln 2π, in nats.  [...], [...] -> [...].
 
-    The constant, 0.919 for each number predicted, is why the image loss of V1 and V2 ends at
-    11,292 and not at 0. Source: V1, V2: all predictions but the continue flag.
+    The constant, 0.919 for each number predicted, is why in V1 and V2 the loss of a color image of
+    64×64 ends at 11,292 and not at 0. Source: V1, V2: all predictions but the continue flag.
     """
     alike(mean, target, "mean")
     return 0.5 * (target.detach() - mean) ** 2 + 0.5 * LN_2PI

@@ -42,7 +42,7 @@ def refuse_unlike(grads: list[Tensor], params: list[Tensor], *amounts: float) ->
 
 
 def norms(name: str, tensors: list[Tensor]) -> list[Tensor]:
-    """‖x‖ of each tensor (any shape), []; ValueError for integers, NaN and ∞ (on the CPU)."""
+    """‖x‖ of each tensor (any shape), [].  ValueError for integers, NaN and ∞ (on the CPU)."""
     real("give float32 numbers", **{name: tensors[0]})
     sizes = torch._foreach_norm(tensors)
     if sizes[0].is_cpu and not math.isfinite(torch.stack(sizes).sum().item()):
@@ -56,10 +56,11 @@ def norms(name: str, tensors: list[Tensor]) -> list[Tensor]:
 class LaProp:
     """V3: AGC, then normalize by the gradient's size, then momentum (in this order: not Adam).
 
-        ν ← β₂ν + (1-β₂)g²,   u = g / (√ν̂ + ε),   m ← β₁m + (1-β₁)u,   p ← p - lr·m̂
+        ν ← β₂ν + (1-β₂)g²,          u = g / (√ν_hat + ε)
+        m ← β₁m + (1-β₁)u,           p ← p - lr·m_hat
 
-    Hats are bias-corrected. The learning rate rises linearly from 0: the first step moves nothing.
-    Source: V3 authors' code `opt.py`.
+    _hat: corrected for the beginning at 0. The learning rate rises linearly from 0, so the first
+    step moves nothing. Source: V3 authors' code `opt.py`.
     """
 
     lr: float = 4e-5  # learning rate
@@ -94,9 +95,10 @@ class LaProp:
 
 @dataclass(frozen=True)
 class Adam:
-    """V1, V2: clip by the global norm, decay every weight, then Adam with ε inside as in Keras.
+    """V1, V2: clip by the global norm, decay every weight, then Adam with the ε of Keras.
 
-    p ← (1-decay)·p;   lr_t = lr·√(1-β₂ᵗ)/(1-β₁ᵗ);   p ← p - lr_t · m / (√ν + ε)
+        p ← (1-decay)·p,   lr_t = lr·√(1-β₂ᵗ)/(1-β₁ᵗ)
+        p ← p - lr_t · m / (√ν + ε)
 
     ε stands beside the uncorrected √ν, so this is not `torch.optim.Adam`, and the decay is not
     multiplied by lr. Source: V1 `tools.py:341-385`, V2 `common/tfutils.py:65-151`.

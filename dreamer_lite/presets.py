@@ -60,7 +60,9 @@ class Optimizers:
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """Memory and pace. `ratio`: replayed steps per agent step; updates = ratio / (batch·length).
+    """Memory and pace. `ratio`: replayed steps per agent step.
+
+    So there are ratio / (batch·length) updates per agent step.
 
     ValueError for numbers out of range, and for settings of V1 and V2 beside those of V3.
     """
@@ -370,11 +372,12 @@ VECTOR = replace(
     envs=8,
 )
 
-# V1 and V2 at the size and pace of TOY and VECTOR: the same formulas as in the papers, smaller
-# networks, larger learning rates, several streams. Tasks may end, so V1's optional continue
-# predictor is on; short episodes are common, so windows cross their ends.
+# What the small presets of V1 and V2 share. They have the size and pace of TOY and VECTOR: the
+# same formulas as in the papers, smaller networks, larger learning rates, several streams. Tasks
+# may end, so V1's optional continue predictor is on; short episodes are common, so windows cross
+# their ends.
 SMALL = {"reward_layers": 1, "cont_layers": 1, "hidden": 64}
-# Of their replay: as in the papers no stored latents, and some random play to begin with
+# The replay of the small V1 and V2: no stored latents, as in the papers, and at first random play
 SHORT = {"latents": False, "online": False, "prefill": 1024}
 
 # DreamerV1 at the size and pace of TOY. The floor of 3 nats is more than a whole toy has to tell;
@@ -498,7 +501,7 @@ PIECES = (
     *(transforms.identity, torch.tanh, F.softplus, transforms.sigmoid2),
 )
 
-# All of them by the names of the command line
+# Every preset by its name on the command line
 PRESETS = {
     "v1": V1,
     "v2": V2,

@@ -58,8 +58,9 @@ def train(
 ) -> Dreamer:
     """Trains an agent for `steps` agent steps over all streams; resumes what `logdir` holds.
 
-    A resumed run may ask for more steps than before, but for nothing else. On CPU it continues bit
-    for bit, wherever it was killed. SIGINT and SIGTERM save and raise `Interrupted`.
+    A resumed run may ask for more steps; task, seed and settings must be those it began with. On
+    CPU it continues bit for bit, wherever it was killed. SIGINT and SIGTERM save, then raise
+    `Interrupted`.
     log_every, eval_every: steps; eval_every = 0 never evaluates. Started by torchrun, every process
     takes its share of the same run; another number of them may resume it, not bit for bit.
     ValueError for numbers below 1, and a folder that holds another run.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dreamer_lite.guard import floats, require, whole
 
-NUMBERS = "give float32 numbers"  # to who gave something else
+NUMBERS = "give float32 numbers"  # the remedy in errors about other types
 
 
 def symlog(x: Tensor) -> Tensor:

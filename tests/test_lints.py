@@ -92,7 +92,7 @@ BROKEN = {
     "three exercises": ('"9.3", "9.4"]', '"9.3"]', "needs at least 4 exercises, has 3"),
     "another label": (":label: ex-9-3", ":label: ex-9-7", "expected ['9.1', '9.2', '9.3', '9.4']"),
     "no grade": ("The two ends ★\n", "The two ends\n", "exercise 9.1 has no grade"),
-    "no bug to find": ("What is wrong here? B\n", "What is wrong here? ★\n", "no find-the-bug"),
+    "no bug to find": ("here? (find the bug)\n", "here? ★\n", "has no find-the-bug exercise"),
     "no solution": ('Solution("9.3")', "print()", 'exercise 9.3 has no cell Solution("9.3")'),
     "an open solution": ("[solution, remove-input]", "[remove-input]", "needs the tags solution"),
     "an unmarked stub": (":tags: [stub]\n", "", "needs the tag stub"),

@@ -272,25 +272,33 @@ def test_a_lab_that_is_mute_heavy_or_not_inlined_is_refused(inside):
         module("odd")
 
 
+def test_computed_sentences_have_a_minus_sign_where_python_prints_a_hyphen():
+    text = "It fell to -2.5 (-3 to -1), by `x[-1]`, $e^{-1}$, $ -1 $ and in 2-3 steps to E-5."
+    found = "It fell to −2.5 (−3 to −1), by `x[-1]`, $e^{-1}$, $ -1 $ and in 2-3 steps to E-5."
+    assert say(text).markdown == say(text).plain == found
+    assert "−0.5" in table(["x"], [["-0.5"]]).markdown
+    assert say("```\nf -1\n```").markdown == "```\nf -1\n```"
+
+
 def test_the_drawing_fills_the_boxes_of_the_chapters_so_far():
     words = describe(9, set(range(16)))
-    assert "New: returns. Built before: world, memory" in words and "later: none. Still" in words
+    assert "New: returns. Built before: world, memory" in words and "yet: none. Still" in words
     assert describe(15, set()).endswith("Still to come: none.")
     assert {n for box in BOXES.values() for n in box.chapters} == set(range(1, 12))
 
 
 def test_a_box_whose_chapter_is_not_written_is_not_shown_as_built():
-    words = "New: returns. Built before: imagination. Explained later: world, memory"
+    words = "New: returns. Built before: imagination. Not written yet: world, memory"
     assert words in agent_drawing(9).plain  # of the model book only chapters 8 and 9 are written
     one, other = (drawing.svg(9, ready) for ready in ({8}, {4, 8}))
-    gone = one.count("explained later") - other.count("explained later")
+    gone = one.count("not written yet") - other.count("not written yet")
     assert gone == 3  # posterior, prior, and the memory, which chapter 4 builds too
 
 
 def test_a_box_that_two_chapters_build_is_new_in_both():
     memory = BOXES["memory"]
     found = [drawing.state(memory, n, {4}) for n in (1, 2, 3, 4, 5)]
-    assert found == ["Still to come", "New", "Explained later", "New", "Built before"]
+    assert found == ["Still to come", "New", "Not written yet", "New", "Built before"]
 
 
 def test_chapters_are_written_once_the_contents_call_them_notebooks(inside):

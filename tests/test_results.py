@@ -1,12 +1,14 @@
 """The table of results in the README is what the ledger says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import results
 
 from dreamer_lite.logger import read_metrics
+from dreamer_lite.presets import TOY, to_dict
 
 
 def test_the_readme_shows_what_the_ledger_holds():
@@ -36,9 +38,9 @@ def test_a_changed_ledger_changes_the_table(tmp_path, monkeypatch):
         "preset": "toy",
         "seed": 0,
         "status": "complete",
-        "overrides": {"a.b": 2},
     }
     (folder / "run.json").write_text(json.dumps(run))
+    (folder / "config.json").write_text(json.dumps(to_dict(replace(TOY, envs=2))))
     line = {"step": 1000, "frame": 4000, "update": 250, "hours": 0.5}
     (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     drawn = {"mode": "sample", "mean": 0.91, "sd": 0.05, "episodes": [1.0, 0.82]}
@@ -47,6 +49,6 @@ def test_a_changed_ledger_changes_the_table(tmp_path, monkeypatch):
     (folder / "eval.jsonl").write_text("\n".join(lines) + "\n")
     monkeypatch.setattr(results, "LEDGER", tmp_path)
     assert (
-        "| catch-s0 | Catch-v0, preset `toy`, `a.b` 2, seed 0 | 1,000 | 4,000 | 250 | 30.0 min "
+        "| catch-s0 | Catch-v0, preset `toy`, `envs` 2, seed 0 | 1,000 | 4,000 | 250 | 30.0 min "
         "| 0.91 ± 0.05 drawn, 0.95 ± 0.05 likeliest (2 episodes) |\n" in results.table()
     )

@@ -40,7 +40,7 @@ GREEK = set(
 )
 CODE_CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```[ ]*$", re.M | re.S)
 OPTIONS = re.compile(r"((?:^:[^\n]*\n)*)(.*)", re.M | re.S)
-GRADE = re.compile(r"(★{1,3}|\bB)\s*$")
+GRADE = re.compile(r"(★{1,3}|\(find the bug\))\s*$")
 
 
 @dataclass
@@ -439,10 +439,10 @@ def exercises(page: Page) -> list[str]:
     expected = [f"{page.number}.{n}" for n in range(1, len(ids) + 1)]
     if ids != expected or list(titles) != expected:
         found.append(f"exercises {ids}, labels on the page {list(titles)}, expected {expected}")
-    found += [f"exercise {i} has no grade ★ ★★ ★★★ B at the end of its title"
+    found += [f"exercise {i} has no grade ★ ★★ ★★★ (find the bug) at the end of its title"
               for i, title in titles.items() if not GRADE.search(title)]  # fmt: skip
-    if not any(title.rstrip().endswith(" B") for title in titles.values()):
-        found.append("has no find-the-bug exercise (grade B)")
+    if not any(title.rstrip().endswith("(find the bug)") for title in titles.values()):
+        found.append("has no find-the-bug exercise")
     solved = [argument(call) for call in page.calls("Solution")]
     checked = [argument(call) for call in page.calls("check")]
     found += [f'exercise {i} has no cell Solution("{i}")' for i in ids if i not in solved]

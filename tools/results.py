@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from dreamer_lite.logger import read_metrics
+from dreamer_lite.presets import PRESETS, diff, from_dict
 
 ROOT = Path(__file__).resolve().parent.parent
 README, LEDGER = ROOT / "README.md", ROOT / "book/data/runs"
@@ -33,7 +34,8 @@ def row(folder: Path) -> str:
     """One run as a line of the table."""
     run = json.loads((folder / "run.json").read_text())
     last = read_metrics(folder)[-1]
-    changed = [f"`{name}` {value}" for name, value in run.get("overrides", {}).items()]
+    cfg = from_dict(json.loads((folder / "config.json").read_text()))
+    changed = [f"`{name}` {new}" for name, (_, new) in diff(PRESETS[run["preset"]], cfg).items()]
     task = ", ".join([run["env"], f"preset `{run['preset']}`", *changed, f"seed {run['seed']}"])
     hours = last["hours"]
     time = f"{hours:.2f} h" if hours >= 1 else f"{60 * hours:.1f} min"

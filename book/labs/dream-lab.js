@@ -181,7 +181,7 @@ export function mount(root, data) {
 
     const w = weights(path.slice(1).map((x) => x.discount)), ticks = {x: [0, most]};
     const alive = path.filter((_, i) => i <= depth);
-    meter.draw([{name: "of the light is in one picture only", tone: "purple", points: alive.map((x, i) => [i, x.gap])}],
+    meter.draw([{name: "share of the light that is in one picture only", tone: "purple", points: alive.map((x, i) => [i, x.gap])}],
       {...ticks, y: [0, 1], shade: [depth, most], words: `Now ${fmt(now.gap)}.`});
     counts.draw([
       {name: "weight w", tone: "green", points: w.map((x, i) => [i, x])},

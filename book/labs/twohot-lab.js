@@ -180,7 +180,7 @@ export function mount(root, data) {
     const on = shown.filter((i) => weights[i] > 0.0005).map((i) => `${fmt(weights[i], 3)} on ${plain(bins[i])}`).join(", ");
     said.say(`Target ${plain(y)}${state.chance < 1 ? ` with chance ${fmt(state.chance)}, else 0: mean ${plain(state.chance * y)}` : ""}. Weights: ${on}.${beyond} ` +
       `The twohot head learns to say ${plain(means[0])}, the head of 2023 ${plain(means[1])}. ` +
-      `A head that says ${plain(g)} is pulled with ${plain(now[0])} by squared error, ${fmt(now[1])} in symlog space, ${fmt(now[2])} by twohot.`);
+      `A head that is sure of ${plain(g)} is pulled with ${plain(now[0])} by squared error, ${fmt(now[1])} in symlog space, ${fmt(now[2])} by twohot.`);
   }
 
   root.append(

@@ -7,7 +7,7 @@ from pathlib import Path
 from dreamer_lite.page.files import book_folder
 from dreamer_lite.page.output import Output
 
-MINUTES = {"★": 5, "★★": 20, "★★★": 60, "B": 30}  # of an exercise, by its grade
+MINUTES = {"★": 5, "★★": 20, "★★★": 60, "find the bug": 30}  # of an exercise, by its grade
 WORDS, CELL, EQUATION = 120, 1.0, 2.0  # words a minute; minutes for a cell and for an equation
 UNMEASURED = "not measured yet"
 
@@ -63,7 +63,7 @@ def times(text: str) -> str:
     cells = len(re.findall(r"^```\{code-cell\}", body, re.M))
     equations = len(re.findall(r"^\$\$ \(eq-", body, re.M))
     minutes = len(prose.split()) / WORDS + CELL * cells + EQUATION * equations
-    grades = re.findall(r"^:+\{exercise\}.*?(★+|\bB)\s*$", text, re.M)
+    grades = re.findall(r"^:+\{exercise\}.*?(★+|find the bug)\)?\s*$", text, re.M)
     work = sum(MINUTES[grade] for grade in grades)
     reading = f"about {rounded(minutes)} minutes to read"
     return reading + (f", {rounded(work)} for the {len(grades)} exercises" if grades else "")

@@ -26,7 +26,7 @@ class Look(NamedTuple):
 LOOKS = {
     "New": Look("#f6c667", "#7a4a00", 2.2, "-"),
     "Built before": Look("#d6e4f5", "#1c4f8a", 1.2, "-"),
-    "Explained later": Look("#eef3f9", "#1c4f8a", 1.2, ":", "explained later"),
+    "Not written yet": Look("#eef3f9", "#1c4f8a", 1.2, ":", "not written yet"),
     "Still to come": Look("#ffffff", GRAY, 1.2, "--", "chapter {}"),
 }
 
@@ -85,7 +85,7 @@ def state(box: Box, chapter: int, ready: set[int]) -> str:
     if chapter < min(box.chapters):
         return "Still to come"
     built = any(c in ready for c in box.chapters if c < chapter)
-    return "Built before" if built else "Explained later"
+    return "Built before" if built else "Not written yet"
 
 
 def describe(chapter: int, ready: set[int]) -> str:

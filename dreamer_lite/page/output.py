@@ -1,9 +1,13 @@
 """`Output`: one content in every form a reader may need; `say` and `table` make text of it."""
 
 import base64
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+VERBATIM = re.compile(r"(```.*?```|`[^`]*`|\$[^$]*\$)", re.S)  # code and maths
+HYPHEN = re.compile(r"(?<![^\s(])-(?=\d)")  # before a number, as Python prints it
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,15 @@ def say(text: str) -> Output:
     """
     if not text.strip():
         raise ValueError(f"text must be a sentence in Markdown, got {text!r}")
-    text = textwrap.dedent(text).strip()
+    text = with_minus(textwrap.dedent(text).strip())
     return Output(plain=text, markdown=text)
+
+
+def with_minus(text: str) -> str:
+    """Negative numbers with a minus sign in place of Python's hyphen, but in code and maths."""
+    parts = VERBATIM.split(text)
+    parts[::2] = [HYPHEN.sub("−", part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> Output:
@@ -50,7 +61,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) 
 
     left: how many columns are words, set flush left; the others are numbers, flush right.
     """
-    rows = [[str(cell) for cell in row] for row in rows]
+    rows = [[with_minus(str(cell)) for cell in row] for row in rows]
     for row in rows:
         if len(row) != len(head):
             raise ValueError(f"each row needs {len(head)} cells, one per title, got {row}")
