@@ -320,7 +320,7 @@ LAPTOP = replace(
     ),
     behavior=replace(V3.behavior, actor=replace(V3.behavior.actor, eta=1e-3)),
     optim=Optimizers(LaProp(lr=1e-3, warmup=200), actor=LaProp(lr=1e-4, warmup=200)),
-    replay=replace(V3.replay, capacity=200_000, batch=16, length=32, ratio=32.0),
+    replay=replace(V3.replay, capacity=200_000, batch=8, length=32, ratio=32.0),
     envs=4,
     protocol="atari_laptop",
 )
@@ -368,7 +368,7 @@ VECTOR = replace(
     ),
     behavior=replace(LAPTOP.behavior, actor=replace(LAPTOP.behavior.actor, eta=3e-3)),
     optim=Optimizers(LaProp(lr=5e-4, warmup=100), actor=LaProp(lr=2e-4, warmup=100)),
-    replay=replace(LAPTOP.replay, capacity=100_000, length=16, ratio=16.0, warmup=1000),
+    replay=replace(LAPTOP.replay, capacity=100_000, batch=16, length=16, ratio=16.0, warmup=1000),
     envs=8,
 )
 

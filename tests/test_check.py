@@ -69,7 +69,7 @@ def unfinished(x, y):
         (lambda x: x, "wrong", "stopped with TypeError"),
         (lambda x, y: (x - y)[0], "wrong", "expected shape [3, 2], got [2]"),
         (lambda x, y: (x - y).T, "wrong", "the transpose of that shape"),
-        (lambda x, y: (x - y).flip(0), "wrong", "their order in time is reversed"),
+        (lambda x, y: (x - y).flip(0), "wrong", "their order along the first axis is reversed"),
         (lambda x, y: 2 * (x - y), "wrong", "All results are 2 times what they should be"),
         (lambda x, y: (x - y) * float("nan"), "wrong", "got nan"),
         (lambda x, y: x, "wrong", "  argument 2: tensor(["),

@@ -81,6 +81,17 @@ def once(x: Tensor) -> Tensor:
     return torch.cat([honest(x)[:-1], peeking(x)[-1:]])
 
 
+def at(t: int, game: int | slice = slice(None)) -> Priors:
+    """Honest but for entry t, of all games or of one."""
+
+    def priors(x: Tensor) -> Tensor:
+        found = honest(x).clone()
+        found[t, game] = peeking(x)[t, game]
+        return found
+
+    return priors
+
+
 def across(x: Tensor) -> Tensor:
     """Entry t knows x_t of the next game in the batch."""
     return honest(x) + x.roll(1, 1)
@@ -91,7 +102,7 @@ def blind(x: Tensor) -> Tensor:
     return torch.zeros_like(x)
 
 
-PRIORS = [honest, peeking, foreseeing, once, across, blind]
+PRIORS = [honest, peeking, foreseeing, once, across, blind, at(0), at(1), at(2, game=1)]
 
 
 def suspects(rng: torch.Generator) -> tuple[Priors, Tensor]:
@@ -120,6 +131,11 @@ def same_time(priors: Priors, x: Tensor) -> bool:
 def only_first(priors: Priors, x: Tensor) -> bool:
     """Moves the first picture only."""
     return bool(moves(priors, x, 0)[0])
+
+
+def only_last(priors: Priors, x: Tensor) -> bool:
+    """Moves the last picture only."""
+    return bool(moves(priors, x, len(x) - 1).any())
 
 
 def any_change(priors: Priors, x: Tensor) -> bool:
@@ -258,6 +274,7 @@ EXERCISES = [
             "compares only prior and picture of the same time. A prior that knows a *later* "
             "picture peeks as well.": same_time,
             "moves the first picture only. A leak may be anywhere.": only_first,
+            "moves the last picture only. A leak may be anywhere.": only_last,
             "calls memory a leak: prior t may know all pictures before t.": any_change,
             "looks only at the game whose picture it moved. Games of one batch must not meet.": (
                 own_game
@@ -286,7 +303,7 @@ EXERCISES = [
         given=taken_next,
         case=played,
         wrong={
-            "shifts the wrong way: row 0 has lost its zero and x_1 is beside a_1.": (
+            "shifts the wrong way: x_0 now stands beside a_1, which belongs two rows later.": (
                 lambda a: torch.cat([a[1:], 0 * a[:1], 0 * a[:1]])
             ),
             "wraps around: the last action stands in the first row, which no action led to.": (

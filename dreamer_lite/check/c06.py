@@ -21,10 +21,11 @@ def through(f: Callable, args: tuple) -> dict[str, Any]:
     """
     logits, *rest = args
     value = f(logits.requires_grad_(), *rest)
-    parts = value if isinstance(value, tuple) else (value,)
+    parts = value if isinstance(value, tuple | list) else (value,)
+    parts = [x for x in parts if isinstance(x, Tensor)]
     total = sum((torch.arange(1.0, x.numel() + 1).sin().view_as(x) * x).sum() for x in parts)
     found = torch.zeros_like(logits)
-    if total.requires_grad:
+    if isinstance(total, Tensor) and total.requires_grad:
         found = torch.autograd.grad(total, logits)[0]
     logits.requires_grad_(False)
     return {"value": detached(value), "gradient": found}
@@ -209,6 +210,10 @@ EXERCISES = [
             "rolls by the plain softmax: the mixture belongs to every use.": sampler(draw=plain),
             "leaves out the mixture altogether.": sampler(draw=plain, back=plain),
             "gives the probabilities in place of a roll.": sampler(value=lambda p, _: p.detach()),
+            "sends the gradient back with its sign reversed: it is p that stays, and sg(p) that is "
+            "subtracted.": lambda logits, noise, unimix: (
+                2 * sampler()(logits, noise, unimix).detach() - sampler()(logits, noise, unimix)
+            ),
             "keeps the dice apart: flatten the last two axes to [...,G·K].": sampler(flat=False),
         },
     ),

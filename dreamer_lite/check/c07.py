@@ -217,6 +217,8 @@ EXERCISES = [
             "has no special branch: at balance 0.5 the authors' function takes the plain KL.": (
                 without_branch
             ),
+            "has the two weights swapped: `balance` is α, the weight of the half that moves the "
+            "prior.": lambda q, p, balance, free: v2(q, p, 1 - balance, free),
             "has the branch, but halves it. The authors' branch is the whole plain KL; that is "
             "why it jumps.": half_branch(per_moment, 0.5),
             "puts the floor on the mean in the special branch too. There it is on each moment.": (

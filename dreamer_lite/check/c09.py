@@ -1,9 +1,11 @@
 """Exercises of chapter 9: λ-returns."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamer_lite.check.core import Exercise
 from dreamer_lite.returns import lambda_return
@@ -63,12 +65,34 @@ def forgets_the_horizon(reward, discount, value, lam):
     return torch.stack(found[::-1])
 
 
-def linear_system(chosen: slice) -> Callable:
+class Operations(TorchDispatchMode):
+    """Counts tensor operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """One more, then as usual."""
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def at_once(f: Callable, args: tuple) -> dict[str, Any]:
+    """The returns, and whether a dream four times as long takes more operations."""
+    *arrays, lam = args
+    longer = [x.repeat(4, 1) for x in arrays]
+    with Operations() as short:
+        found = f(*arrays, lam)
+    with Operations() as long:
+        f(*longer, lam)
+    return {"value": found, "loop over time": long.count > short.count}
+
+
+def linear_system(chosen: slice, mended: bool = True) -> Callable:
     """R = b + Λ R solved at once, with λ·discount[chosen] above the diagonal of Λ."""
 
     def answer(reward, discount, value, lam):
         b = reward + (1 - lam) * discount * value
-        b = torch.cat([b[:-1], (b + lam * discount * value)[-1:]])
+        b = torch.cat([b[:-1], (b + mended * lam * discount * value)[-1:]])
         above = torch.diag_embed(lam * discount[chosen].T, offset=1)
         eye = torch.eye(len(reward), dtype=reward.dtype)
         return torch.linalg.solve(eye - above, b.T[..., None])[..., 0].T
@@ -146,13 +170,17 @@ EXERCISES = [
     ),
     Exercise(
         id="9.3",
-        right=lambda_return,
+        right=linear_system(slice(None, -1)),
         case=ending_dream,
+        outcome=at_once,
         wrong={
+            "has the right returns, but still walks through time. Build I - Λ and solve once.": (
+                lambda_return
+            ),
             "is off by one above the diagonal: R_t holds λ d_{t+1} R_{t+1}, and entry t of "
             "`discount` is that d_{t+1}.": linear_system(slice(1, None)),
             "starts from 0. At the horizon the critic stands for the rest: the last row of b "
-            "also holds λ d_H v_H.": forgets_the_horizon,
+            "also holds λ d_H v_H.": linear_system(slice(None, -1), mended=False),
             "divides by a product of discounts, which is 0 after a sure end.": quotients,
         },
     ),

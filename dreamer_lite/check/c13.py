@@ -179,6 +179,11 @@ EXERCISES = [
                     steps, ratio, 1, 1, warmup, act, learn
                 )
             ),
+            "rounds the number of updates. The formula of the page does not.": (
+                lambda steps, ratio, batch, length, warmup, act, learn: (
+                    (steps * act + ratio * (steps - warmup) // (batch * length) * learn) / 3600
+                )
+            ),
             "is in seconds.": lambda *numbers: 3600 * hours(*numbers),
         },
     ),

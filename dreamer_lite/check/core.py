@@ -193,5 +193,6 @@ def brief(arg: Any) -> str:
         return f"{arg:.4g}" if isinstance(arg, float) else repr(arg)
     if arg.numel() > MANY:
         return f"a tensor of shape {list(arg.shape)}"
-    values = arg.detach().cpu().numpy().round(3) if arg.is_floating_point() else arg
+    values = arg.detach().cpu()
+    values = values.double().numpy().round(3) if arg.is_floating_point() else values
     return f"tensor({values.tolist()})"
