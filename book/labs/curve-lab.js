@@ -5,7 +5,7 @@ import { choice, fmt, h, readout, row, s, slider } from "./frame.js";
 export const AXES = ["frames", "agent steps", "updates", "hours"];
 const SCORE = 4; // of a point [frames, steps, updates, hours, score]
 const TONES = ["blue", "green", "purple"], DASHES = ["none", "6 3", "2 3"];
-const W = 480, H = 300, LEFT = 46, RIGHT = 10, TOP = 10, LOW = H - 38;
+const W = 360, H = 240, LEFT = 34, RIGHT = 8, TOP = 20, LOW = H - 34;
 
 // Points [x, score] on an axis; those that have no place on it are left out.
 export function along(points, axis) {
@@ -88,6 +88,7 @@ export function mount(root, data) {
     for (const x of ticks(...xs)) put("text", {x: px(x), y: LOW + 15, "text-anchor": "middle", class: "dl-dim"}, short(x, state.axis));
     for (const y of ticks(...ys)) put("text", {x: LEFT - 5, y: py(y) + 4, "text-anchor": "end", class: "dl-dim"}, fmt(y, 0));
     put("text", {x: (LEFT + W) / 2, y: H - 5, "text-anchor": "middle", class: "dl-dim"}, state.axis);
+    put("text", {x: 0, y: 11, class: "dl-dim"}, "score of an episode");
     for (const [level, name] of [[random, "random player"], [human, "human"]]) {
       put("line", {x1: LEFT, x2: W - RIGHT, y1: py(level), y2: py(level), stroke: "var(--dl-muted)", "stroke-dasharray": "2 4"});
       put("text", {x: W - RIGHT, y: py(level) - 4, "text-anchor": "end", class: "dl-dim"}, name);

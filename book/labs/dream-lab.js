@@ -176,18 +176,18 @@ export function mount(root, data) {
     });
     world.draw(now.truth, over ? "over" : "");
     dream.draw(now.pixels, "");
-    drive.forEach((node) => { node.disabled = end; });
-    undo.disabled = again.disabled = !k;
+    drive.forEach((node) => node.setAttribute("aria-disabled", end)); // not `disabled`, which would drop the focus
+    for (const node of [undo, again]) node.setAttribute("aria-disabled", !k);
 
     const w = weights(path.slice(1).map((x) => x.discount)), ticks = {x: [0, most]};
     const alive = path.filter((_, i) => i <= depth);
     meter.draw([{name: "share of the light that is in one picture only", tone: "purple", points: alive.map((x, i) => [i, x.gap])}],
       {...ticks, y: [0, 1], shade: [depth, most], words: `Now ${fmt(now.gap)}.`});
     counts.draw([
-      {name: "weight w", tone: "green", points: w.map((x, i) => [i, x])},
+      {name: "weight of this step's reward", tone: "green", points: w.slice(0, -1).map((x, i) => [i + 1, x])},
       {name: "reward dreamt", tone: "blue", points: path.slice(1).map((x, i) => [i + 1, x.reward])},
       {name: "reward paid", tone: "orange", dashed: true, points: alive.slice(1).map((x, i) => [i + 1, x.real.reward])},
-    ], {...ticks, y: [-1, 1], shade: [depth, most], words: `The weight is now ${fmt(w[k])}.`});
+    ], {...ticks, y: [-1, 1], shade: [depth, most], words: k ? `The reward of this step weighs ${fmt(w[k - 1])}.` : "No step yet."});
 
     const total = worth(path.slice(1).map((x) => x.reward), path.slice(1).map((x) => x.discount), now.value);
     const paid = k < depth ? "the world has paid nothing yet" : `the world paid ${fmt(path[depth].real.reward, 0)} at the landing`;

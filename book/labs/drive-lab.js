@@ -114,7 +114,7 @@ export function mount(root, data) {
   const undo = button("Back", back), again = button("Start again", begin);
   const wrong = toggle("Show the error", (on) => { state.error = on; update(); });
   const scrub = slider({label: "step", min: 1 - hold, max: 0, step: 1, value: 0, show: (x) => fmt(x, 0), change: (x) => { stop(); state.t = x; update(); }});
-  const world = screen("The game", "orange"), dream = screen("The dream", "blue"), error = screen("Error", "purple");
+  const world = screen("The game", "orange"), dream = screen("The dream", "blue"), error = screen("Error", "purple"), legend = h("p", {class: "dl-note"}, "Error: red where the dream is too bright, blue where it is too dark.");
   const stage = h("div", {style: "display:flex;gap:.8rem", tabindex: 0, role: "group", "aria-label": "The game and the dream; arrow keys move, space punches, backspace goes back"}, world.node, dream.node, error.node);
   const codes = {ArrowUp: "UP", ArrowDown: "DOWN", ArrowLeft: "LEFT", ArrowRight: "RIGHT", " ": "FIRE"};
   stage.addEventListener("keydown", (event) => {
@@ -140,13 +140,13 @@ export function mount(root, data) {
     const way = Array.from({length: end() + 1}, (_, t) => moment(t)), now = moment(state.t);
     world.draw(shades(now.truth, (v) => [v, v, v]), words(now.truth));
     dream.draw(shades(now.dream, (v) => [v, v, v]), words(now.dream));
-    error.node.hidden = !state.error;
+    error.node.hidden = legend.hidden = !state.error;
     if (state.error) error.draw(shades(now.truth, (v, i) => errorColor(v, now.dream[i])), `${fmt(psnr(now.truth, now.dream), 1)} decibels`);
     scrub.limit(1 - hold, end());
     scrub.set(state.t);
     const full = state.keys.length === depth;
-    drive.forEach((node) => { node.disabled = full; });
-    undo.disabled = again.disabled = !state.keys.length;
+    drive.forEach((node) => node.setAttribute("aria-disabled", full)); // not `disabled`, which would drop the focus
+    for (const node of [undo, again]) node.setAttribute("aria-disabled", !state.keys.length);
 
     let dreamt = 0, paid = 0;
     const sums = way.slice(1).map((x) => { dreamt += x.reward; paid += x.paid; return {t: x.t, dreamt, paid}; });
@@ -156,12 +156,12 @@ export function mount(root, data) {
     money.draw([{name: "dreamt", tone: "blue", points: sums.map((x) => [x.t, x.dreamt])}, {name: "paid", tone: "orange", dashed: true, points: sums.map((x) => [x.t, x.paid])}],
       {...ticks, y: [-3, 5], words: `Dreamt ${fmt(here.dreamt)}, paid ${fmt(here.paid)}.`});
     const when = state.t > 0 ? `${state.t} of ${most} steps with closed eyes` : state.t ? `${-state.t} ${state.t === -1 ? "step" : "steps"} before the last look, eyes open` : "The last look";
-    said.say(`${when}${state.keys.length ? ` (${state.keys.map((k) => keys[k].label).join(", ")})` : ""}. The game shows a ${words(now.truth)}. The dream shows a ${words(now.dream)}. ` +
+    said.say(`${when}${state.t > 0 ? ` (${state.keys.map((k) => keys[k].label).join(", ")})` : ""}. The game shows a ${words(now.truth)}. The dream shows a ${words(now.dream)}. ` +
       `They agree to ${fmt(psnr(now.truth, now.dream), 1)} dB. ` + (state.t > 0 ? `So far the dream expects ${fmt(here.dreamt)}, the game paid ${fmt(here.paid)}. ` : "") +
-      `The critic says ${fmt(now.value, 1)}.` + (full ? " Here the precomputed dream ends: go back, or start again." : state.keys.length ? "" : " Press a key."));
+      `The critic says ${fmt(now.value, 1)}.` + (full && state.t === end() ? " Here the precomputed dream ends: go back, or start again." : state.keys.length ? "" : " Press a key."));
   }
 
-  root.append(row(which.node), stage, row(...drive, undo, again), row(scrub.node, wrong),
+  root.append(row(which.node), stage, legend, row(...drive, undo, again), row(scrub.node, wrong),
     h("div", {class: "dl-two"}, meter.node, money.node), said.node);
   update();
 }

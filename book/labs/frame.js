@@ -49,7 +49,7 @@ export function clamp(x, low, high) {
 // Returns {node, value (now), set(value)}.
 export function slider({label, min, max, step, value, show = (x) => fmt(x), change = () => {}}) {
   const input = h("input", {type: "range", min, max, step, value, "aria-label": label});
-  const output = h("output", {}, show(value));
+  const output = h("output", {"aria-live": "off"}, show(value)); // the slider says its value itself
   const node = h("label", {class: "dl-slider"}, h("span", {}, label), input, output);
   const tell = () => {
     output.textContent = show(+input.value);
@@ -103,7 +103,9 @@ export function readout() {
   });
   let timer = 0;
   const say = (text) => {
+    const first = node.textContent === "";
     node.textContent = text;
+    if (first) return; // the page has just come up: nobody asked
     clearTimeout(timer);
     timer = setTimeout(() => { spoken.textContent = text; }, 600);
   };
@@ -117,11 +119,11 @@ export function readout() {
 export function bars({label, names, values, min, max, step = (max - min) / 40, tone = "blue",
                       change = null, height = 110, digits = 2}) {
   const W = 360, top = 14, low = height - 16;
-  const y = (v) => low - (clamp(v, min, max) - min) / (max - min) * (low - top);
+  const y = (v) => low - (clamp(v, min, high) - min) / (high - min) * (low - top);
   const svg = s("svg", {viewBox: `0 0 ${W} ${height}`, role: change ? "group" : "img", "aria-label": label});
   if (change) svg.style.touchAction = "pan-x"; // a finger drags; browsers heed it on the drawing, not on its parts
   const node = h("div", {}, h("p", {class: "dl-title"}, label), svg);
-  let now = [...values], chosen = 0, called = [...names], items = [];
+  let now = [...values], chosen = 0, called = [...names], items = [], high = max;
 
   const tell = () => {
     if (!change) svg.setAttribute("aria-label", `${label}: ` + now.map((v, i) => `${called[i]} ${fmt(v, digits)}`).join(", "));
@@ -181,9 +183,11 @@ export function bars({label, names, values, min, max, step = (max - min) / 40, t
     });
     group.addEventListener("pointermove", (event) => group.hasPointerCapture(event.pointerId) && drag(event));
     group.addEventListener("keydown", key);
+    group.addEventListener("focus", () => choose(i, false)); // a screen reader may come here without the arrows
   };
-  const draw = (next, {marks = [], tones = [], names: fresh = called} = {}) => {
+  const draw = (next, {marks = [], tones = [], names: fresh = called, top: most = max} = {}) => {
     now = [...next];
+    high = most; // only where min is 0: the zero line stays
     if (fresh.join() !== called.join() || items.length !== now.length) {
       called = [...fresh];
       build();
@@ -191,7 +195,7 @@ export function bars({label, names, values, min, max, step = (max - min) / 40, t
     items.forEach(({group, bar, mark, text}, i) => {
       const at = y(now[i]), zero = y(0);
       dress(bar, {y: Math.min(at, zero), height: Math.max(1, Math.abs(at - zero)), fill: `var(--dl-${tones[i] ?? tone})`}, []);
-      text.textContent = fmt(now[i], digits);
+      text.textContent = fmt(now[i], digits) + (now[i] > high ? " \u2191" : now[i] < min ? " \u2193" : ""); // taller than there is room
       const marked = marks[i] !== undefined && marks[i] !== null, above = Math.min(at, zero) - 3;
       const hidden = marked && Math.abs(y(marks[i]) - (above - 4)) < 8;  // by the mark: go above it
       text.setAttribute("y", Math.max(10, hidden ? Math.min(above, y(marks[i]) - 3) : above));
@@ -239,7 +243,8 @@ export function chart({label, xlabel = "", ylabel = "", height = 150}) {
 }
 
 function tick(v) {
-  return Math.abs(v) >= 1000 || (v && Math.abs(v) < 0.01) ? v.toExponential(0) : String(+v.toFixed(2)).replace("-", "\u2212");
+  const text = Math.abs(v) >= 10000 || (v && Math.abs(v) < 0.01) ? v.toExponential(1).replace("e+", "e") : String(+v.toFixed(2));
+  return text.replaceAll("-", "\u2212");
 }
 
 // player({label, step, every}): a button that calls step() again and again until it is pressed

@@ -149,7 +149,7 @@ export function mount(root, data) {
     trail.push({qs: copy(now.qs), ps: copy(now.ps), kls: klLoss(state.family, now.qs, now.ps, settings()).kls});
     update();
     const moved = Math.max(...["qs", "ps"].flatMap((k) => now[k].flatMap((x, i) => x.map((v, j) => Math.abs(v - before[k][i][j])))));
-    return moved > 2e-4 && steps < 400;
+    return moved > 2e-4 && steps % 400 > 0;  // a rest every 400 steps; Run goes on
   };
 
   // --- controls
@@ -168,7 +168,7 @@ export function mount(root, data) {
   const alpha = slider({label: "α, prior's share", min: 0, max: 1, step: 0.01, value: state.alpha, change: turn("alpha")});
   const free = slider({label: "free nats", min: 0, max: 3, step: 0.05, value: state.free, change: turn("free")});
   const beta = slider({label: "β, strength", min: 0, max: 3, step: 0.05, value: state.beta, change: turn("beta")});
-  const hold = slider({label: "hold of the picture", min: 0, max: 1, step: 0.05, value: 0, change: (x) => { state.hold = x; update(); }});
+  const hold = slider({label: "hold of the picture", min: 0, max: 5, step: 0.1, value: 0, change: (x) => { state.hold = x; update(); }});
   const place = choice({label: "Floor on", options: PLACES, value: PLACES[1], change: (x) => turn("perStep")(x === PLACES[1])});
   const moment = choice({label: "Moment", options: ["1", "2", "3", "4"], value: "1", change: (x) => { state.moment = x - 1; update(); }});
   const run = player({step, every: 40});
@@ -181,7 +181,7 @@ export function mount(root, data) {
   }));
 
   // --- drawings
-  const map = s("svg", {viewBox: `0 0 ${W} ${H}`, role: "group", style: "touch-action:none", "aria-label": "Map of all distributions"});
+  const map = s("svg", {viewBox: `0 0 ${W} ${H}`, role: "group", style: "touch-action:pan-y", "aria-label": "Map of all distributions"});
   const edit = (side) => (i, v) => {
     const old = softmax(now[side][state.moment]), to = clamp(v, 0.01, 0.98), left = (1 - to) / (1 - old[i]);
     put(side, state.moment, old.map((x, k) => Math.log(k === i ? to : Math.max(x * left, 0.005))));
@@ -207,6 +207,7 @@ export function mount(root, data) {
   const diceBox = h("div", {}, dice.ps.node, dice.qs.node);
   const curve = chart({label: "KL in nats; below the floor nothing moves", xlabel: "steps", height: 130});
   const costs = bars({label: "KL of each moment, and the floor", names: ["1"], values: [0], min: 0, max: 3, tone: "green", height: 104});
+  const hint = h("p", {class: "dl-note"});
   const tug = s("svg", {viewBox: "0 0 360 46", role: "img", "aria-label": "Who moved"});
   const said = readout();
 
@@ -230,16 +231,16 @@ export function mount(root, data) {
     const [a, b] = [now, next].map((x) => drawn().place(x[side][state.moment]));
     const [dx, dy] = [b[0] - a[0], b[1] - a[1]], far = Math.hypot(dx, dy), size = Math.min(12 * far, 70);
     if (far < 0.02) return [];
-    const [ux, uy] = [dx / far, dy / far], tip = [a[0] + ux * (size + 11), a[1] + uy * (size + 11)];
+    const [ux, uy] = [dx / far, dy / far], tip = [a[0] + ux * (size + 25), a[1] + uy * (size + 25)];  // it begins outside of the mark
     const wing = (turn) => `L${tip[0] - 7 * ux + turn * 4 * uy} ${tip[1] - 7 * uy - turn * 4 * ux}`;
-    return [s("path", {d: `M${a.join(" ")}L${tip.join(" ")}${wing(1)}M${tip.join(" ")}${wing(-1)}`, fill: "none",
+    return [s("path", {d: `M${a[0] + 15 * ux} ${a[1] + 15 * uy}L${tip.join(" ")}${wing(1)}M${tip.join(" ")}${wing(-1)}`, fill: "none",
       stroke: "var(--dl-text)", "stroke-width": 1.5})];
   };
   const freeZone = () => {
     const f = FAMILIES[state.family], M = count(), i = state.moment, kls = klLoss(state.family, now.qs, now.ps, settings()).kls;
     const others = kls.reduce((sum, kl, j) => sum + (j === i ? 0 : kl), 0);
     const cost = (p) => {
-      if (state.perStep) return f.kl(now.qs[i], p);
+      if (state.perStep) return shared() ? Math.max(...now.qs.map((q) => f.kl(q, p))) : f.kl(now.qs[i], p);
       return (shared() ? now.qs.reduce((sum, q) => sum + f.kl(q, p), 0) : f.kl(now.qs[i], p) + others) / M;
     };
     const ys = range(TOP, FOOT, 75);
@@ -257,7 +258,7 @@ export function mount(root, data) {
         fill: "var(--dl-shade)", stroke: "var(--dl-muted)", "stroke-dasharray": "3 3"}),
       s("path", {d: outline, fill: "none", stroke: "var(--dl-grid)"}),
       ...(die ? [corner(EDGE, FOOT + 15, names[0], "middle"), corner(W / 2, TOP - 7, names[1], "middle"), corner(W - EDGE, FOOT + 15, names[2], "middle")]
-        : [corner(W / 2, FOOT + 15, "mean, −3 to 3", "middle"), corner(EDGE, TOP - 7, "deviation, 0.25 to 2.5", "start")]),
+        : [corner(W / 2, FOOT + 15, "mean, −3 to 3", "middle"), corner(EDGE, TOP - 7, "deviation, 0.25 to 2.5 (log)", "start")]),
       ...now.qs.flatMap((q, i) => [
         s("path", {d: `M${drawn().place(q).join(" ")}L${drawn().place(now.ps[i]).join(" ")}`, stroke: "var(--dl-grid)", "stroke-dasharray": "2 4"}),
         path("ps", i), path("qs", i)]),
@@ -282,6 +283,7 @@ export function mount(root, data) {
       const box = map.getBoundingClientRect();
       to((event.clientX - box.left) / box.width * W, (event.clientY - box.top) / box.height * H);
     };
+    grip.addEventListener("touchstart", (event) => event.preventDefault(), {passive: false}); // a finger on p or q drags, beside them it scrolls
     grip.addEventListener("pointerdown", (event) => { grip.setPointerCapture(event.pointerId); grip.focus(); event.preventDefault(); });
     grip.addEventListener("pointermove", (event) => grip.hasPointerCapture(event.pointerId) && drag(event));
     grip.addEventListener("keydown", (event) => {
@@ -334,31 +336,32 @@ export function mount(root, data) {
     const seen = (node, yes) => { node.style.display = yes ? "" : "none"; };
     seen(diceBox, die);
     seen(bellBox, !die);
+    hint.textContent = die ? "Drag the bars. Dashes: where they began." : "Pull the sliders below.";
     for (const node of [moment.node, costs.node, place.node]) seen(node, M > 1);
     moment.node.querySelectorAll("label").forEach((label, k) => seen(label, k < M));
     moment.set(String(i + 1));
     for (const side of ["ps", "qs"]) if (die) dice[side].draw(softmax(now[side][i]), {marks: softmax(trail[0][side][i])});
     if (!die) {
-      bell.draw([{name: "prior", tone: "blue", points: density(now.ps[i])}, {name: "posterior", tone: "orange", points: density(now.qs[i])}], {x: [-5, 5], y: [0, 1]});
+      bell.draw([{name: "prior", tone: "blue", points: density(now.ps[i])}, {name: "posterior", tone: "orange", points: density(now.qs[i])}], {x: [-5, 5], y: [0, Math.max(1, ...[now.ps[i], now.qs[i]].map(([, l]) => 0.4 / Math.exp(l)))]});
       [...now.ps[i], ...now.qs[i]].forEach((v, k) => bells[k].set(k % 2 ? Math.exp(v) : v));
     }
     drawMap();
     const label = [...kls.map((_, k) => String(k + 1)), "mean"];
+    const most = Math.max(1, ...[...trail, ...(ghost?.trail ?? [])].map((t) => Math.max(...t.kls)), state.free), top = Math.ceil(most * 2) / 2;
     costs.draw([...kls, mean], {names: label, tones: [...open.map((o) => (o ? "green" : "muted")), "purple"],
-      marks: label.map((_, k) => (state.free > 0 && state.perStep === (k < M) ? state.free : null))});
-    const top = Math.max(1, ...[...trail, ...(ghost?.trail ?? [])].map((t) => Math.max(...t.kls)), state.free);
+      marks: label.map((_, k) => (state.free > 0 && state.perStep === (k < M) ? state.free : null)), top});
     const line = (name, tone, value, dashed = false) => ({name, tone, dashed, points: trail.map((t, k) => [k, value(t.kls)])});
     const average = (x) => x.reduce((a, b) => a + b) / M;
     curve.draw([line(M > 1 ? `moment ${i + 1}` : "KL", "green", (x) => x[i]), ...(M > 1 ? [line("mean", "purple", average, true)] : []),
       ...(ghost ? [{name: "last run", tone: "muted", points: ghost.trail.map((t, k) => [k, t.kls[i]])}] : [])],
-      {x: [0, Math.max(20, steps, ghost ? ghost.trail.length - 1 : 0)], y: [0, Math.ceil(top * 2) / 2], band: state.free > 0 ? [0, Math.min(state.free, Math.ceil(top * 2) / 2)] : null});
+      {x: [0, Math.max(20, steps, ghost ? ghost.trail.length - 1 : 0)], y: [0, top], band: state.free > 0 ? [0, state.free] : null});
     const p = way("ps"), q = way("qs");
     drawTug(p, q);
-    const rests = !open[i] && !state.hold;
+    const rests = !(shared() ? open.some(Boolean) : open[i]) && !state.hold;
     said.say(`KL(q ‖ p)${M > 1 ? ` of moment ${i + 1}` : ""} = ${fmt(kls[i], 3)} nats${steps ? ` after ${steps} step${steps > 1 ? "s" : ""}, ${fmt(trail[0].kls[i], 3)} at the start` : ""}. ` +
       (steps && p + q > 1e-6 ? `The posterior${kept()}. ` : "") + `Pull on the prior αβ = ${fmt(dyn)}, on the posterior (1 − α)β = ${fmt(rep)}. ` +
-      (rests ? `${state.perStep || M === 1 ? "It" : "The mean"} is below the floor of ${fmt(state.free)} nats: nothing pulls.`
-        : steps ? "" : "Press Step or Run."));
+      (rests ? `${!state.perStep && M > 1 ? "The mean is" : shared() ? "Both are" : "It is"} below the floor of ${fmt(state.free)} nats: nothing pulls.`
+        : shared() && !open[i] && open.some(Boolean) ? `This moment is below the floor of ${fmt(state.free)} nats; the other one still pulls at the prior.` : steps ? "" : "Press Step or Run."));
   }
 
   begin();
@@ -370,7 +373,7 @@ export function mount(root, data) {
       h("div", {}, h("p", {class: "dl-title"}, "Drag p or q"), map,
         h("p", {class: "dl-note"}, "Arrows: the pull. Gray: a prior in there costs nothing more. Dots: the last run."),
         buttons, h("p", {class: "dl-title"}, "Who moved? Thin: the last run"), tug),
-      h("div", {}, h("p", {class: "dl-note"}, "Drag the bars. Dashes: where they began."), diceBox, bellBox, curve.node, costs.node)),
+      h("div", {}, hint, diceBox, bellBox, curve.node, costs.node)),
     said.node,
   );
   draw();

@@ -71,7 +71,7 @@ export function mount(root, data) {
   };
   state.before = data.before;
   const reward = bars({label: "Rewards r", names: names("r", 1, most), values: all.r, min: -2, max: 4, step: 0.1, tone: "green", change: edit("r"), digits: 1});
-  const value = bars({label: "Values v", names: names("v", 0, most), values: [state.before, ...all.v], min: -2, max: 8, step: 0.1, tone: "orange", change: edit("v", -1), digits: 1});
+  const value = bars({label: "Values v; v\u2080 only for the button", names: names("v", 0, most), values: [state.before, ...all.v], min: -2, max: 8, step: 0.1, tone: "orange", change: edit("v", -1), digits: 1});
   const cont = bars({label: "Continue c (0 ends the episode)", names: names("c", 1, most), values: all.c, min: 0, max: 1, step: 0.1, tone: "purple", change: edit("c"), height: 80, digits: 1});
   const trust = bars({label: "Weight of each n-step return", names: counts(most), values: weights(most, state.lam), min: 0, max: 1, tone: "blue", height: 100});
   const result = bars({label: "λ-returns R", names: names("R", 0, most - 1), values: all.r, min: -4, max: 12, tone: "blue", height: 130});
@@ -100,7 +100,7 @@ export function mount(root, data) {
       ? "Purple bars: the recursion with v of the state that is left. Dashed lines: the right returns, by the mixture."
       : "Bars: by the recursion. Dashed lines: by the mixture. They agree.";
     const t = state.t, best = w.indexOf(Math.max(...w)) + 1;
-    said.say(`${sub("R", t)} = ${fmt(R[t], 4)} by the recursion, ${fmt(M[t], 4)} by the mixture; over all t they differ by at most ${gap.toExponential(1)}. ` +
+    said.say(`${sub("R", t)} = ${fmt(R[t], 4)} by the recursion, ${fmt(M[t], 4)} by the mixture; over all t they differ by at most ${gap ? gap.toExponential(1).replace("-", "\u2212") : "0"}. ` +
       `The ${best}-step return, ${fmt(nstep(r, disc, v, t, best), 3)}, weighs most (${fmt(w[best - 1])}).` +
       (state.shift ? ` With the index shifted ${sub("R", t)} is ${fmt(wrong[t], 4)}, off by ${fmt(wrong[t] - R[t], 4)}.` : ""));
   }

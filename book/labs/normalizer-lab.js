@@ -5,7 +5,7 @@ import { bars, button, chart, choice, fmt, h, player, readout, row, slider } fro
 const RATE = 0.01, LOW = 0.05, HIGH = 0.95;
 const VALUES = [-5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5]; // returns at size 1
 const EDGES = [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]; // between the bars of the histogram
-const STEPS = 41; // points of the curve over the weight of entropy, 1e-4 .. 10
+const STEPS = 81, ETAS = [-4, 4]; // points of the curve over the weight of entropy, 1e-4 .. 1e4
 
 // Every dream's return on its own: counts of dreams for each value, times the size of the rewards.
 export function expand(counts, values, size) {
@@ -69,6 +69,7 @@ function histogram(list) {
 
 function plain(x) {
   const size = Math.abs(x);
+  if (size && size < 1e-4) return x.toExponential(0).replaceAll("-", "\u2212");
   return fmt(x, size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.095 || size === 0 ? 2 : 4);
 }
 
@@ -79,7 +80,7 @@ export function mount(root, data) {
     min: 0, max: 12, step: 1, tone: "green", digits: 0, change: (i, x) => { state.counts[i] = x; draw(); }});
   const size = slider({label: "Size of the rewards", min: -2, max: 3, step: 0.1, value: state.power, show: (p) => plain(10 ** p),
     change: (p) => { state.power = p; draw(); }});
-  const eta = slider({label: "Weight of entropy η", min: -4, max: 1, step: 0.1, value: state.eta, show: (e) => (10 ** e).toPrecision(2),
+  const eta = slider({label: "Weight of entropy η", min: ETAS[0], max: ETAS[1], step: 0.1, value: state.eta, show: (e) => plain(10 ** e),
     change: (e) => { state.eta = e; draw(); }});
   const rule = choice({label: "Advantages are divided", options: ["by S", "by the range alone", "not at all"], value: state.rule,
     change: (x) => { state.rule = x; draw(); }});
@@ -94,7 +95,7 @@ export function mount(root, data) {
   const reset = button("Forget", () => { run.stop(); Object.assign(state, {range: [0, 0], updates: 0, path: [[0, 0]]}); draw(); });
   const run = player({label: "Run", every: 40, step: () => advance(2)});
   const spread = chart({label: "Range of the returns: this batch (dashed), running (solid)", xlabel: "updates"});
-  const shares = bars({label: "Advantages as the actor sees them", names: ["below", "\u22122", "\u22121", "0", "1", "2", "above"],
+  const shares = bars({label: "Advantages as the actor sees them, shares", names: ["below", "\u22122", "\u22121", "0", "1", "2", "above"],
     values: histogram([0]), min: 0, max: 1, tone: "blue", height: 130});
   const trade = chart({label: "The best policy for each weight of entropy", xlabel: "log\u2081\u2080 \u03b7"});
   const said = readout();
@@ -118,18 +119,18 @@ export function mount(root, data) {
     ], {x: [0, end], y: [0, top], words: `After ${state.updates} updates the running range is ${plain(running)}, that of this batch ${plain(span)}.`});
 
     shares.draw(histogram(advantages(list, S)));
-    const along = Array.from({length: STEPS}, (_, i) => -4 + 5 * i / (STEPS - 1));
+    const along = Array.from({length: STEPS}, (_, i) => ETAS[0] + (ETAS[1] - ETAS[0]) * i / (STEPS - 1));
     const all = along.map((e) => [e, tradeoff(list, S, 10 ** e)]);
     const here = tradeoff(list, S, 10 ** state.eta);
     trade.draw([
       {name: "entropy, share of the largest", tone: "purple", dashed: true, points: all.map(([e, t]) => [e, t.entropy])},
       {name: "return, 0 mean to 1 best", tone: "orange", points: all.map(([e, t]) => [e, t.gain])},
-    ], {x: [-4, 1], y: [0, 1], cursor: state.eta, words: `At the cursor: entropy ${fmt(here.entropy)}, return ${fmt(here.gain)}.`});
+    ], {x: ETAS, y: [0, 1], cursor: state.eta, words: `At the cursor: entropy ${fmt(here.entropy)}, return ${fmt(here.gain)}.`});
 
     const ruler = state.rule === "not at all" ? "Nothing is divided" : `The advantages are divided by ${plain(S)}`;
     said.say(`${list.length} dreams, 5th percentile ${plain(quantile(list, LOW))}, 95th ${plain(quantile(list, HIGH))}. ` +
-      `After ${state.updates} updates the running range is ${plain(running)}. ${ruler}. ` +
-      `With \u03b7 = ${(10 ** state.eta).toPrecision(2)} the best policy keeps ${fmt(100 * here.entropy, 0)} % of the entropy and gets ${fmt(100 * here.gain, 0)} % of the way from the mean to the best return.`);
+      `After ${state.updates} update${state.updates === 1 ? "" : "s"} the running range is ${plain(running)}. ${ruler}. ` +
+      `With \u03b7 = ${plain(10 ** state.eta)} the best policy keeps ${fmt(100 * here.entropy, 0)} % of the entropy and gets ${fmt(100 * here.gain, 0)} % of the way from the mean to the best return.`);
   }
 
   root.append(

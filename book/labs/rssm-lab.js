@@ -144,7 +144,7 @@ export function mount(root, data) {
   // A film: time runs right, one column of 16 pixels for each tick; a second object in green.
   function picture(title) {
     const svg = s("svg", {viewBox: `0 0 ${13 * CELL + 2 * LEFT} ${PIXELS * CELL + 16}`, role: "img", style: "max-width:15rem"});
-    return {node: h("div", {}, h("p", {class: "dl-title"}, title), svg), svg, title};
+    return {node: h("div", {style: "flex:1 1 0;max-width:20rem"}, h("p", {class: "dl-title"}, title), svg), svg, title};
   }
   const film = ({svg, title}, columns, tone) => {
     const cells = columns.flatMap((column, t) => [...column].map((v, i) => {
@@ -158,14 +158,12 @@ export function mount(root, data) {
     svg.setAttribute("aria-label", `${title}: ${columns.length} ticks. ` + (columns.length ? `Last: ${seen(columns.at(-1))}.` : ""));
   };
 
-  // Where the objects of a column are, in words.
+  // Where the objects of a column are, in words: an object is two rows with more ink than those beside them.
   const seen = (column) => {
-    const place = (v) => v.reduce((sum, x, i) => sum + Math.max(0, x) * (i + 1), 0) / v.reduce((sum, x) => sum + Math.max(0, x), 0);
     const one = (name, v) => {
-      const ink = v.reduce((sum, x) => sum + Math.max(0, x), 0) / 2;
-      if (ink < 0.2) return `no ${name}`;
-      const top = Math.max(...v);
-      return `${top < 0.7 ? "a faint " : ""}${name} at ${fmt(place(v), 1)}`;
+      const ink = v.slice(1).map((x, i) => (Math.max(0, x) + Math.max(0, v[i])) / 2);
+      const found = ink.flatMap((x, i) => (x >= 0.2 && x > (ink[i - 1] ?? 0) && x >= (ink[i + 1] ?? 0) ? [[x, i + 1.5]] : []));
+      return found.map(([x, row]) => `${x < 0.7 ? "a faint " : ""}${name} at ${fmt(row, 1)}`).join(" and ") || `no ${name}`;
     };
     return world().names.map((name, i) => one(name, column.slice(i * PIXELS, (i + 1) * PIXELS))).join(", ");
   };
@@ -207,7 +205,7 @@ export function mount(root, data) {
         const i = g * K + k, x = g * gap + 7 + k * wide;
         items.push(bar(x + 1, wide / 2 - 1, now.p[i], "blue"));
         if (now.q) items.push(bar(x + wide / 2, wide / 2 - 1, now.q[i], "orange"));
-        if (now.z[i]) items.push(s("circle", {cx: x + wide / 2, cy: low + 7, r: 3, fill: "var(--dl-text)"}));
+        if (now.z[i]) items.push(s("circle", {cx: x + (now.q ? wide / 2 : wide / 4 + 0.5), cy: low + 7, r: 3, fill: "var(--dl-text)"}));
       }
     }
     faces.replaceChildren(...items);
@@ -241,8 +239,8 @@ export function mount(root, data) {
 
   root.append(
     ...(Object.keys(worlds).length > 1 ? [row(which.node)] : []), row(look, dream, finish, back, start),
-    h("div", {class: "dl-two"}, games.node, beliefs.node),
-    h("p", {class: "dl-note"}, "Time runs to the right. o: eyes open, –: eyes closed. Gray: what the model did not look at."),
+    h("div", {style: "display:flex;gap:1rem;align-items:flex-end"}, games.node, beliefs.node),
+    h("p", {class: "dl-note"}, "Time runs to the right; rows are counted from the top. o: eyes open, –: eyes closed. Gray: what the model did not look at."),
     h("div", {class: "dl-two"},
       h("div", {}, h("p", {class: "dl-title"}, "Which boxes are at work"), map),
       h("div", {}, h("p", {class: "dl-title"}, "Prior (blue), posterior (orange), drawn face (dot)"), faces,

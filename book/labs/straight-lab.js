@@ -90,8 +90,8 @@ const STEPS = 200, RATE = 0.2;
 
 export function mount(root, data) {
   const names = data.losses.map((_, k) => `face ${k + 1}`), flat = names.map(() => 0);
-  let state, rolls, sums, up, luck;
-  const forget = () => { rolls = 0; up = null; sums = {straight: [...flat], reinforce: [...flat]}; };
+  let state, fallen, up, luck;  // fallen: how often each face was up
+  const forget = () => { up = null; fallen = [...flat]; };
   const begin = () => {
     state = {l: [...data.logits], f: [...data.losses], sag: data.sag, u: data.unimix, base: false};
     luck = 1;
@@ -100,18 +100,17 @@ export function mount(root, data) {
   begin();
   let roll = dice(7);
 
-  const changed = (act) => (...args) => { act(...args); forget(); update(); };
+  const changed = (act) => (...args) => { act(...args); forget(); update(); };  // other chances: the rolls are void
+  const kept = (act) => (...args) => { act(...args); update(); };  // the same rolls, judged anew
   const logits = bars({label: "Logits: drag", names, values: state.l, min: -5, max: 5, step: 0.1, change: changed((k, x) => { state.l[k] = x; })});
-  const losses = bars({label: "Loss of each face: drag", names, values: state.f, min: 0, max: 5, step: 0.1, tone: "purple", change: changed((k, x) => { state.f[k] = x; })});
-  const sag = slider({label: "sag between the faces", min: -3, max: 3, step: 0.1, value: state.sag, change: changed((x) => { state.sag = x; })});
+  const losses = bars({label: "Loss of each face: drag", names, values: state.f, min: 0, max: 5, step: 0.1, tone: "purple", change: kept((k, x) => { state.f[k] = x; })});
+  const sag = slider({label: "sag between the faces", min: -3, max: 3, step: 0.1, value: state.sag, change: kept((x) => { state.sag = x; })});
   const unimix = slider({label: "unimix", min: 0, max: 0.5, step: 0.01, value: state.u, change: changed((x) => { state.u = x; })});
-  const base = toggle("Baseline for REINFORCE", changed((on) => { state.base = on; }));
+  const base = toggle("Baseline for REINFORCE", kept((on) => { state.base = on; }));
   const throwing = (count) => () => {
     for (let i = 0; i < count; i++) {
       up = face(mixed(state.l, state.u), roll());
-      const g = estimates(up);
-      for (const way of Object.keys(WAYS)) sums[way] = sums[way].map((x, k) => x + g[way][k]);
-      rolls++;
+      fallen[up]++;
     }
     update();
   };
@@ -124,7 +123,7 @@ export function mount(root, data) {
     update();
   });
   const other = button("Other luck", () => { luck++; update(); });
-  const chances = bars({label: "Probability of each face", names, values: flat, min: 0, max: 1});
+  const chances = bars({label: "Probability (orange: face up)", names, values: flat, min: 0, max: 1});
   const goal = bars({label: "Exact gradient of the expected loss", names, values: flat, min: -1, max: 1, tone: "green"});
   const panels = {
     straight: bars({label: "Straight-through", names, values: flat, min: -1, max: 1, tone: "orange"}),
@@ -147,10 +146,10 @@ export function mount(root, data) {
     losses.draw(f);
     chances.draw(p, {tones: p.map((_, k) => (k === up ? "orange" : "blue"))});
     goal.draw(g);
-    const words = [];
+    const words = [], rolls = fallen.reduce((a, b) => a + b), each = p.map((_, j) => estimates(j));
     for (const [way, name] of Object.entries(WAYS)) {
-      const {bias, spread} = quality(p, p.map((_, j) => estimates(j)[way]), g);
-      panels[way].draw(sums[way].map((x) => (rolls ? x / rolls : 0)), {marks: g});
+      const {bias, spread} = quality(p, each.map((x) => x[way]), g);
+      panels[way].draw(flat.map((_, k) => (rolls ? dot(fallen, each.map((x) => x[way][k])) / rolls : 0)), {marks: g});
       notes[way].textContent = (rolls ? `mean of ${rolls} roll${rolls > 1 ? "s" : ""}; ` : "no roll yet; ") +
         `dashed: exact. Over all rolls: bias ${fmt(bias, 3)}, spread ${fmt(spread, 3)}`;
       words.push(`${name}: bias ${fmt(bias, 3)}, spread of one roll ${fmt(spread, 3)}.`);
@@ -158,12 +157,12 @@ export function mount(root, data) {
     const run = (kind) => descent(kind, l, u, f, state.sag, state.base, STEPS, RATE, luck);
     const runs = {exact: run("exact"), straight: run("straight"), reinforce: run("reinforce")};
     const line = (name, tone, kind, dashed) => ({name, tone, dashed, points: runs[kind].losses.map((y, x) => [x, y])});
-    const ends = Object.values(runs).map((r) => fmt(r.losses.at(-1)));
+    const ends = Object.values(runs).map((r) => fmt(r.losses.at(-1)));  // exact, straight-through, REINFORCE
     curve.draw([
-      line("exact", "green", "exact", true),
       line("straight-through", "orange", "straight"),
       line("REINFORCE", "purple", "reinforce"),
-    ], {x: [0, STEPS], y: [0, Math.max(1, ...f)], words: `After ${STEPS} steps: ${ends.join(", ")}.`});
+      line("exact", "green", "exact", true),  // on top: at sag 0 straight-through lies under it
+    ], {x: [0, STEPS], y: [0, Math.max(1, ...f)], words: `After ${STEPS} steps: exact ${ends[0]}, straight-through ${ends[1]}, REINFORCE ${ends[2]}.`});
     said.say((up === null ? "" : `Face ${up + 1} is up. `) + `Expected loss ${fmt(dot(p, f))}. ${words.join(" ")} ` +
       `After ${STEPS} steps of learning: exact ${ends[0]}, straight-through ${ends[1]}, REINFORCE ${ends[2]}.`);
   }

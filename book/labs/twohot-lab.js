@@ -81,7 +81,7 @@ function line(change) {
     "aria-label": "Target", "aria-orientation": "horizontal"}, area, grip);
   const scene = s("g", {}); // redrawn; the handle stays where it is, or it would lose the focus
   svg.append(scene, handle);
-  let set = null, now = 0;
+  let set = null, now = 0, touched = null;  // touched: where a finger came down that has not dragged yet
   const px = (u) => side + (clamp(u, -1.05 * set.limit, 1.05 * set.limit) / set.limit + 1) / 2 * (W - 2 * side);
   const move = (u) => change(clamp(u, -1.05 * set.limit, 1.05 * set.limit));
   const drag = (event) => {
@@ -92,10 +92,17 @@ function line(change) {
   handle.addEventListener("pointerdown", (event) => {
     handle.setPointerCapture(event.pointerId);
     handle.focus();
-    drag(event);
+    touched = event.pointerType === "touch" ? [event.clientX, event.clientY] : null;
+    if (!touched) drag(event);
     event.preventDefault();
   });
-  handle.addEventListener("pointermove", (event) => handle.hasPointerCapture(event.pointerId) && drag(event));
+  handle.addEventListener("pointermove", (event) => {
+    if (!handle.hasPointerCapture(event.pointerId)) return;
+    if (touched && Math.abs(event.clientX - touched[0]) <= Math.abs(event.clientY - touched[1])) return;  // it scrolls
+    touched = null;
+    drag(event);
+  });
+  handle.addEventListener("pointerup", (event) => touched && drag(event));  // a tap
   handle.addEventListener("keydown", (event) => {
     const by = {ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10}[event.key];
     if (by) move(now + by * set.step);
@@ -106,7 +113,7 @@ function line(change) {
   });
   const mark = (u, text, height, tone) => [
     s("line", {x1: px(u), x2: px(u), y1: base, y2: 32, stroke: `var(--dl-${tone})`, "stroke-width": 1.5, "stroke-dasharray": tone === "purple" ? "3 2" : "none"}),
-    s("text", {x: clamp(px(u), 44, W - 44), y: height - 3, "text-anchor": "middle", style: `fill:var(--dl-${tone})`}, text),
+    s("text", {x: clamp(px(u), 56, W - 56), y: height - 3, "text-anchor": "middle", style: `fill:var(--dl-${tone})`}, text),
   ];
   const draw = (chosen, places, weights, u, [mean, squeezed]) => {
     set = chosen;
@@ -116,7 +123,7 @@ function line(change) {
     scene.replaceChildren(
       s("line", {x1: 4, x2: W - 4, y1: base, y2: base, stroke: "var(--dl-grid)"}),
       ...places.map((v) => tick(v, few ? 6 : 3)),
-      ...set.named.map((b) => s("text", {x: px(symlog(b)), y: base + 18, "text-anchor": "middle", class: "dl-dim"}, few ? plain(b) : plain(b).replace(".0e", "e").replace("10000", "1e4"))),
+      ...set.named.map((b) => s("text", {x: px(symlog(b)), y: base + 28, "text-anchor": "middle", class: "dl-dim"}, few ? plain(b) : plain(b).replace(".0e", "e").replace("10000", "1e4"))),
       ...places.flatMap((v, i) => (weights[i] > 0
         ? [s("rect", {x: px(v) - 2.5, width: 5, y: base - 40 * weights[i], height: 40 * weights[i], fill: "var(--dl-blue)", opacity: 0.75})] : [])),
       ...mark(symlog(mean), `twohot says ${plain(mean)}`, 28, "blue"),

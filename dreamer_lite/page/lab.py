@@ -49,7 +49,7 @@ def Lab(name: str, *, poster, alt: str, data: dict | None = None) -> Output:
         plain=f"Lab {name}: {alt}",
         png=picture,
         html=f'<style>{style}</style><div class="dl-lab" data-lab="{name}" role="group" '
-        f'aria-label="{html.escape(name)}">'
+        f'aria-label="Lab: {html.escape(alt)}">'
         f'<img alt="{html.escape(alt)}" src="{address}">'
         f'<script type="application/json">{content}</script></div>'
         f'<script type="module">{script}</script>',
