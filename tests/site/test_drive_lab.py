@@ -171,7 +171,7 @@ def said(tab):
 
 
 def test_keys_drive_both_and_go_back(lab):
-    stage = lab.get_by_role("group", name="The game and the dream")
+    stage = lab.get_by_role("group", name="The game and the dream;")
     stage.focus()
     stage.press("ArrowLeft")
     lab.get_by_text("5 of 15 steps").first.wait_for()
