@@ -45,10 +45,13 @@ class Dreamer(nn.Module):
             "critic": dict(self.behavior.critic.named_parameters(prefix="behavior.critic")),
         }
         rules, owners = self.cfg.optim, {}
+        through = self.cfg.behavior.actor.rho < 1  # the model, which that gradient must not move
         for part, params in parts.items():
-            owner = part if getattr(rules, part) else "model"
-            owners.setdefault(owner, {}).update(params)
-        self.optimizers = {k: Optimizer(p, getattr(rules, k)) for k, p in owners.items()}
+            alone = getattr(rules, part) or (part == "actor" and through)
+            owners.setdefault(part if alone else "model", {}).update(params)
+        self.optimizers = {
+            k: Optimizer(p, getattr(rules, k) or rules.model) for k, p in owners.items()
+        }
 
     def initial(self, streams: int) -> State:
         """The memory before the first row.  [N,.]."""
@@ -100,7 +103,9 @@ class Dreamer(nn.Module):
         return explore(torch.as_tensor(action), self.action, noise).numpy() if noise else action
 
     def losses(self, batch, start: State | None) -> tuple[dict[str, Tensor], State, dict]:
-        """Every loss of one update, before any parameter moves.  batch [T,B,...], start [B,.].
+        """Every loss of one update.  batch [T,B,...], start [B,.].
+
+        No parameter moves, but `behavior.scale` has counted this batch: call it once an update.
 
         Units: nats; those of the actor's loss are reward / S.
         """

@@ -190,7 +190,8 @@ class FastTwoHotHead(TwoHotHead):
             flat = params.reshape(-1, self.num_params).contiguous()
             return native.twohot_mean(flat, self.bins).view(params.shape[:-1])
         p, half = params.float().softmax(-1), self.num_params // 2
-        return (p[..., -half:] - p[..., :half].flip(-1)) @ self.bins[-half:]
+        # No product of matrices: autocast would round values and bins to bfloat16
+        return ((p[..., -half:] - p[..., :half].flip(-1)) * self.bins[-half:]).sum(-1)
 
     def loss(self, params: Tensor, target: Tensor) -> Tensor:
         """[...,K], [...] -> [...], in nats."""

@@ -10,6 +10,7 @@ number. An update asks for none (tests/test_fast_gpu.py).
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,12 +165,18 @@ class DeviceReplay(Replay):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        self.written()
+        columns = (self.rows | self.latents).items()
+        self.mirror = {k: self._tensor(x[:0]).new_zeros(x.shape) for k, x in columns}
 
     def written(self) -> None:
-        """Copies all columns to the device."""
-        columns = (self.rows | self.latents).items()
-        self.mirror = {name: self._tensor(column).clone() for name, column in columns}
+        """Copies all columns to the device, in place: neither side has room for a third copy."""
+        for name, column in (self.rows | self.latents).items():
+            self.mirror[name].copy_(torch.from_numpy(column))
+
+    def load(self, chunk_dir: Path | str, ckpt_dir: Path | str) -> None:
+        """As `Replay.load`; the columns travel once, when all files are read."""
+        super().load(chunk_dir, ckpt_dir)
+        self.written()
 
     def add(self, row, state: State | None = None) -> None:
         """One more row, into both copies.  state [N,.]."""
@@ -196,10 +203,6 @@ class DeviceReplay(Replay):
         if columns is self.latents:
             columns = {name: self.mirror[name].cpu().numpy() for name in columns}
         return super()._span(columns, start, stop)
-
-    def _place(self, columns: dict, arrays: dict[str, np.ndarray], stop: int) -> None:
-        super()._place(columns, arrays, stop)
-        self.written()
 
 
 def fits(needed: int, device: torch.device) -> bool:

@@ -324,7 +324,8 @@ class FastRSSM(RSSM):
     def observe(self, embed: Tensor, prev_action: Tensor, is_first: Tensor, s: State):
         """As `RSSM.observe`: [T,B,E], [T,B,A], [T,B], [B,.] -> states [T,B,.] and q."""
         self.check(embed, prev_action, is_first, s)
-        if s.h.requires_grad or s.z.requires_grad or not self.suits(embed, prev_action, *s):
+        watched = any(x.requires_grad for x in (prev_action, *s))  # their gradients it has not
+        if watched or not self.suits(embed, prev_action, *s):
             return super().observe(embed, prev_action, is_first, s)
         params = [*self.cell.parameters(), *self.post_net.parameters()]
         h, z, logits = _Observe.apply(self, embed, prev_action, is_first, *s, *params)

@@ -185,7 +185,7 @@ class SymlogHead(nn.Module):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Σ (symlog target - output)², in squared units of symlog.  [...,n], [...,n] -> [...]."""
         alike(output, target)
-        return F.mse_loss(output.float(), symlog(target), reduction="none").sum(-1)
+        return F.mse_loss(output.float(), symlog(target.detach()), reduction="none").sum(-1)
 
 
 class NormalVectorHead(nn.Module):

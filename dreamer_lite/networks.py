@@ -167,7 +167,9 @@ class GRU(nn.Module):
     def forward(self, h: Tensor, z: Tensor, a: Tensor) -> Tensor:
         """[B,D], [B,Z], [B,A] -> [B,D]."""
         rows(BEFORE, len(h), h=(h, self.deter), z=(z, self.z), a=(a, self.action))
-        return self.gru(self.inputs(torch.cat([z, a], -1)), h)
+        x = self.inputs(torch.cat([z, a], -1))
+        with torch.autocast("cuda", enabled=False):  # under which h would be kept in bfloat16
+            return self.gru(x.float(), h.float())
 
 
 def gates(reset: Tensor, candidate: Tensor, update: Tensor, h: Tensor) -> Tensor:

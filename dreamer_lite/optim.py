@@ -114,6 +114,7 @@ class Adam:
     def __post_init__(self) -> None:
         numbers = {k: getattr(self, k) for k in ("lr", "clip", "eps")}
         between(0, math.inf, "V1: 6e-4, 100, 1e-7", **numbers)
+        require(self.clip > 0, "clip", "above 0", f"{self.clip}", "math.inf clips nothing")
         between(0, 1 - 1e-6, "V2: 0.9, 0.999", beta1=self.beta1, beta2=self.beta2)
         between(0, 1, "V2 has 1e-6", decay=self.decay)
 

@@ -77,6 +77,8 @@ def starts(is_first: Tensor, length: int) -> list[tuple[int, int]]:
     """(t, stream) of all windows of `length` rows without a reset after the first.  [T,B]."""
     flags("rows have time first, see `replay.Sequence`", ("T", "B"), is_first=is_first)
     whole(1, "rows of a window", length=length)
+    if length > len(is_first):
+        return []
     resets = is_first.long().cumsum(0)  # [T,B]: equal at both ends of a window without one inside
     same = resets[length - 1 :] == resets[: len(resets) - length + 1]
     return [(int(t), int(b)) for b, t in same.T.nonzero()]

@@ -11,9 +11,12 @@ processes (`distributed`) share the streams, the batch and the replay of a run a
 ValueError for numbers out of range, settings that do not fit together, and folders of other runs.
 """
 
+import hashlib
 import math
+import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -63,11 +66,13 @@ def train(
     `Interrupted`.
     log_every, eval_every: steps; eval_every = 0 never evaluates. Started by torchrun, every process
     takes its share of the same run; another number of them may resume it, not bit for bit.
-    ValueError for numbers below 1, and a folder that holds another run.
+    ValueError for numbers below 1, and a folder that holds another run, or in which one is going.
     """
     instances(Config, "presets.TOY is a small one", cfg=cfg)
     whole(1, "agent steps over all streams; a toy needs 50,000", steps=steps)
-    with distributed.group(pick_device(device)), saving_on_signal() as signals:
+    between(0, math.inf, "5 is usual", save_minutes=save_minutes)
+    place, folder = pick_device(device), Path(logdir)
+    with distributed.group(place), alone(folder), saving_on_signal() as signals:
         watch = Watch(log_every, eval_every, eval_episodes)
         run = Run(cfg, env_id, steps, logdir, seed, device, watch, tensorboard, progress)
         while run.step < steps and not stopped(signals):
@@ -83,6 +88,27 @@ def train(
         if run.step < steps:
             raise Interrupted(stopped(signals))
     return run.agent
+
+
+@contextmanager
+def alone(logdir: Path) -> Iterator[None]:
+    """Refuses a folder in which another process trains: each would delete what the other saves.
+
+    The lock holds on this machine and dies with its process. Windows has none.
+    """
+    if os.name != "posix" or not distributed.leads():
+        yield
+        return
+    import fcntl
+
+    name = hashlib.sha256(f"{os.getuid()} {logdir.resolve()}".encode()).hexdigest()[:16]
+    with open(Path(tempfile.gettempdir()) / f"dreamer-lite-{name}.lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            more = "stop it, or choose another folder"
+            require(False, "logdir", "a folder in which nobody trains", f"{logdir}", more)
+        yield
 
 
 def stopped(signals: list[int]) -> int:
@@ -198,8 +224,8 @@ class Run:
         """Whether there is enough experience to learn from; refuses to wait for ever."""
         r = self.cfg.replay
         begin = max(r.warmup, r.prefill)
-        if self.step < begin:
-            return False
+        if self.step < begin or self.agent.updates:
+            return self.step >= begin  # what was enough once need not be counted at every step
         found = not distributed.largest(not self.replay.can_sample(r.length))
         if not found and self.step > begin + 20 * r.length * self.cfg.envs:
             what = "episode has" if r.episodes else "stream keeps"

@@ -50,12 +50,13 @@ def symexp_bins(count: int = 255, limit: float = 20.0) -> Tensor:
     """`count` bins [K], evenly spaced in symlog space over [-limit, limit]; exactly antisymmetric.
 
     b_i = symexp(-limit + 2 limit i / (K-1)) for the lower half, and b_{K-1-i} = -b_i, so that the
-    sum over a flat distribution cancels to exactly 0 (see `TwoHotHead.mean`). Units: those of the
-    predicted number. Source: V3v2; authors' code `Head.symexp_twohot`. ValueError for fewer than
-    two bins and a limit that is not above 0.
+    sum over a flat distribution cancels to exactly 0 (see `TwoHotHead.mean`). So it is for odd K;
+    an even K has 0 twice in the middle. Units: those of the predicted number. Source: V3v2;
+    authors' code `Head.symexp_twohot`. ValueError for fewer than two bins and a limit outside of
+    (0, 88], above which float32 ends.
     """
     whole(2, "the default is 255 bins", count=count)
-    require(limit > 0, "limit", "above 0", f"{limit}", "the default is 20, in symlog space")
+    require(0 < limit <= 88, "limit", "in (0, 88]", f"{limit}", "20 is usual, in symlog space")
     if count % 2:
         half = symexp(torch.linspace(-limit, 0, (count - 1) // 2 + 1))
         return torch.cat([half, -half[:-1].flip(0)])
@@ -86,5 +87,5 @@ def refuse_unsorted(x: Tensor, bins: Tensor) -> None:
     floats("give targets as float32, in the units of the bins", x=x, bins=bins)
     rising = bins.dim() == 1 and len(bins) > 1
     if rising and bins.is_cpu:
-        rising = bool((bins[1:] >= bins[:-1]).all())
+        rising = bool((bins[1:] >= bins[:-1]).all() and bins[-1] > bins[-2])
     require(rising, "bins", "ascending [K] with K >= 2", bins, "see symexp_bins")

@@ -34,6 +34,24 @@ def test_one_update_moves_every_part():
     assert not still, "these parameters did not move"
 
 
+def test_an_actor_that_learns_through_the_model_has_its_own_optimizer():
+    cfg = tiny.config()
+    behavior = replace(cfg.behavior, actor=replace(cfg.behavior.actor, rho=0.0))
+    agent = tiny.agent(cfg=replace(cfg, behavior=behavior, optim=Optimizers(LaProp())))
+    assert list(agent.optimizers) == ["model", "actor"]
+    assert all(name.startswith("behavior.policy") for name in agent.optimizers["actor"].params)
+    torch.manual_seed(0)
+    losses, _, _ = agent.losses(tiny.batch(), None)
+    whole = agent.gradients(losses)
+    torch.manual_seed(0)
+    agent.behavior.scale.range.zero_()
+    again, _, _ = agent.losses(tiny.batch(), None)
+    alone = agent.gradients(again | {"actor": 1e3 * again["actor"]})
+    for one, other in zip(whole["model"], alone["model"], strict=True):
+        torch.testing.assert_close(one, other)
+    assert not all(map(torch.equal, whole["actor"], alone["actor"]))
+
+
 def test_the_first_update_of_a_warm_up_moves_only_the_return_scale():
     agent, before, _, _ = trained(warmup=10)
     moved = {k for k, x in agent.state_dict().items() if not torch.equal(before[k], x)}

@@ -406,3 +406,28 @@ def test_two_bins_instead_of_all(bins):
 
 def test_asking_the_allocator_to_keep_memory_answers_whether_it_will():
     assert keep_freed_memory() in (True, False)
+
+
+def test_under_autocast_the_fast_twohot_head_still_speaks_float32():
+    head, fast = TwoHotHead(), FastTwoHotHead()
+    params = 8 * torch.randn(64, 255, generator=torch.Generator().manual_seed(0))
+    params -= torch.linspace(-20, 20, 255).abs()
+    with torch.autocast("cpu", torch.bfloat16):
+        said = fast.mean(params)
+    assert said.dtype == torch.float32
+    near(said, head.mean(params))
+
+
+def test_what_watches_the_actions_gets_their_gradient():
+    plain, fast = twins()
+    batch = tiny.batch(time=4)
+    norms = []
+    for agent in (plain, fast):
+        torch.manual_seed(0)
+        embed = agent.world_model.encoder(batch.obs).detach()
+        action = batch.prev_action.clone().requires_grad_()
+        start = agent.world_model.rssm.initial(action.shape[1])
+        states, _ = agent.world_model.rssm.observe(embed, action, batch.is_first, start)
+        norms.append(torch.autograd.grad(states.h.sum(), action)[0])
+    assert norms[0].abs().max() > 0
+    near(norms[1], norms[0])

@@ -134,3 +134,8 @@ def test_the_norm_is_reported_before_clipping():
     optimizer = Optimizer({"p": torch.ones(4)}, LaProp())
     assert optimizer.step([torch.full((4,), 50.0)]).item() == pytest.approx(100.0)
     assert optimizer.count == 1
+
+
+def test_a_clip_of_zero_is_refused_for_it_would_stop_everything():
+    with pytest.raises(ValueError, match="clip must be above 0"):
+        Adam(clip=0.0)

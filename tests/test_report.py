@@ -173,6 +173,11 @@ def test_a_window_contains_no_reset_after_its_first_row():
     assert report.starts(first, 2) == [(0, 0), (1, 0), (3, 0), (0, 1), (2, 1), (3, 1)]
 
 
+def test_windows_longer_than_the_recording_start_nowhere():
+    is_first = torch.zeros(5, 2, dtype=torch.bool)
+    assert [len(report.starts(is_first, n)) for n in (5, 6, 7, 8)] == [2, 0, 0, 0]
+
+
 def test_clips_are_rows_of_the_recording_as_long_as_episodes_allow():
     agent, rows = small_agent(), noise(9, 2)
     rows.is_first[4, 0] = rows.is_first[7, 1] = True  # pieces of 4, 5, 7 and 2 rows

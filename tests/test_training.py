@@ -669,6 +669,22 @@ def test_an_environment_that_ignores_its_seed_is_found_on_resume(tmp_path):
     assert files(tmp_path) == before
 
 
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    with training.alone(tmp_path):
+        with pytest.raises(ValueError, match="logdir must be a folder in which nobody trains"):
+            catch(tmp_path)
+        with training.alone(tmp_path / "other"):
+            pass
+    assert not list(tmp_path.iterdir())
+    catch(tmp_path, steps=8)  # free again
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan")])
+def test_minutes_between_saves_are_a_number_from_zero_on(tmp_path, wrong):
+    with pytest.raises(ValueError, match="save_minutes"):
+        catch(tmp_path, save_minutes=wrong)
+
+
 def test_a_replay_larger_than_the_memory_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="replay needs .* GB when full"):
         catch(tmp_path / "run", cfg=settings(capacity=10**15))
@@ -690,7 +706,7 @@ def test_a_run_of_the_laptop_preset_takes_three_gigabytes_at_most(tmp_path):
     full, rows, latents = map(float, said.groups())
     assert 0 < latents < rows < full
     got = record(tmp_path)
-    assert got["updates"] == 2 and 0.3 < got["memory_gb"] < 3 - full
+    assert got["updates"] == 4 and 0.3 < got["memory_gb"] < 3 - full
 
 
 def test_an_unknown_device_is_refused(tmp_path):
