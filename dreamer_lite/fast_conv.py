@@ -87,7 +87,7 @@ class _LastUp(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        taps = in_cache(x.flatten(0, -2), weight.flatten(1))
+        taps = x.flatten(0, -2) @ weight.flatten(1)
         return native.fold(taps, bias, *x.shape[:3])
 
     @staticmethod
@@ -96,16 +96,8 @@ class _LastUp(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         taps = native.unfold(grad.contiguous(), *x.shape[:3])  # [n·h·w,16·o]
         grad_weight = x.flatten(0, -2).T @ taps
-        grad_x = in_cache(taps, weight.flatten(1).T).view_as(x)
+        grad_x = (taps @ weight.flatten(1).T).view_as(x)
         return grad_x, grad_weight.view_as(weight), grad.sum((0, 1, 2))
-
-
-def in_cache(x: Tensor, weight: Tensor, rows: int = 16384) -> Tensor:
-    """x [N,C] @ weight [C,K], a megabyte at a time: the library is slow where rows are short."""
-    out = x.new_empty(len(x), weight.shape[1])
-    for part, place in zip(x.split(rows), out.split(rows), strict=True):
-        torch.mm(part, weight, out=place)
-    return out
 
 
 class FastConvTranspose2d(nn.ConvTranspose2d):
