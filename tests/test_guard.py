@@ -164,7 +164,7 @@ BAD = {  # what is called: the call, and what the message says
     "twohot of nothing": (lambda: twohot(EMPTY, BINS), "x must be not empty, got float32 [0, 3]"),
     "twohot without bins": (lambda: twohot(H, H), "bins must be ascending [K] with K >= 2, got"),
     "bins": (lambda: symexp_bins(1), "count must be at least 2, got 1"),
-    "bins without range": (lambda: symexp_bins(5, 0.0), "limit must be above 0, got 0.0"),
+    "bins without range": (lambda: symexp_bins(5, 0.0), "limit must be in (0, 88], got 0.0"),
     # returns
     "return of NaN": (lambda: lambda_return(BROKEN, H, H, 0.9), "reward must be without NaN"),
     "return of integers": (lambda: lambda_return(H, H, INTEGERS, 0.9), "value must be a float"),
